@@ -1,0 +1,46 @@
+//! The pure core of tuplelab: what is asked, what is possible, what is done, what was found.
+//!
+//! What lives here: every decision. What does not: sockets, files, clocks, random numbers, async
+//! runtimes (`clippy.toml` and `tests/wall.rs` see to it). Where to start: follow one plan through
+//! the modules, in this order; each arrow is one function with one input and one output.
+//!
+//! ```text
+//! text --plan::file--> PlanFile --plan::check--> Plan --schedule::place(+ Inventory)--> Schedule
+//!      Schedule -> Assignment -> (agents work) -> Sample, Census, Readings -> Evidence
+//!      Evidence --verdict::judge--> Verdict --report--> text, JSON
+//! ```
+//!
+//! # Vocabulary
+//!
+//! | word | meaning |
+//! |---|---|
+//! | plan | what a person asks for: one question, its cohorts, load, cases, trials, expectations |
+//! | cohort | flows with the same role, endpoints and behaviour |
+//! | role | active opener (client) or passive opener (server), RFC 9293 |
+//! | endpoint, listener | an address and a port; a passive one with a backlog |
+//! | flow | one TCP connection, named by its four-tuple; each end has its own view |
+//! | case, trial | one point of a plan's sweep; one repetition of it (RFC 2544) |
+//! | run, outcome | one execution of a plan; how it ended (not whether its claims held) |
+//! | host facts, inventory | limits read from a host before scheduling; the facts of all agents |
+//! | limit, margin, shortfall | a bound of a host; asked against offered; a margin that does not hold |
+//! | schedule, assignment | all hosts' concrete work; one agent's part, no choices left |
+//! | agent, worker, lane | daemon on a host; its engine process; a thread with its own descriptor table |
+//! | sample, readings | one worker's counters at one tick; the kernel's own counters |
+//! | census | one host's kernel's count and digest of the established four-tuples |
+//! | plateau | nothing more will open: the target is reached, or something bound |
+//! | expectation, claim | a sentence of a plan, or a common statement about TCP, that can be false |
+//! | evidence, verdict | all that a judgement may use; what was found, with its reason |
+//! | report | a view of a run; it holds no knowledge of its own |
+
+pub mod capacity;
+pub mod evidence;
+pub mod id;
+pub mod plan;
+pub mod ports;
+pub mod report;
+pub mod run;
+pub mod sample;
+pub mod schedule;
+pub mod sysctl;
+pub mod units;
+pub mod verdict;

@@ -1,0 +1,77 @@
+//! A worker's own view: gauges and monotone counters at one tick.
+
+use super::failure::{Failure, Failures};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Monotone counters of one worker since its trial began, all lanes together.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Counters {
+    /// Client: connects begun. Server: connections accepted.
+    pub attempted: u64,
+    /// Flows on which the other end's application answered (client: the echo came back; server: the
+    /// token came and its echo was sent). Only these count as established.
+    pub established: u64,
+    /// Established flows that this end still holds open: a gauge.
+    pub held: u64,
+    /// Paced connects that began more than one pacing interval after they were due.
+    pub late: u64,
+    /// Server: connections dropped because they sent no token, or not this trial's.
+    pub strangers: u64,
+    /// What failed, by call and error.
+    pub failures: Failures,
+}
+
+impl Counters {
+    /// Adds another worker's (or lane's) counters to these.
+    pub fn merge(&mut self, other: &Self) {
+        self.attempted += other.attempted;
+        self.established += other.established;
+        self.held += other.held;
+        self.late += other.late;
+        self.strangers += other.strangers;
+        self.failures.merge(&other.failures);
+    }
+}
+
+/// One worker's counters at one tick, once a second while a trial runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Position in this worker's series, from 0; a missing number is a gap.
+    pub sequence: u64,
+    /// Microseconds since Go, on the worker's monotonic clock.
+    pub elapsed_micros: u64,
+    /// User and system CPU time of the worker process so far, in microseconds.
+    pub cpu_micros: u64,
+    /// The counters at that moment.
+    pub counters: Counters,
+}
+
+/// The answer that the kernel gave to one connect more than the schedule had four-tuples for: the
+/// witness that the four-tuples, and nothing else, bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Beyond {
+    /// How many were tried, one per block of flows.
+    pub tried: u64,
+    /// How many the kernel refused, by call and error.
+    pub refused: Vec<(Failure, u64)>,
+}
+
+/// Nothing more will open at this end: every flow of its order was established or failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plateau {
+    /// Microseconds from Go to the first connect (or accept); `None` where none was begun.
+    pub first_micros: Option<u64>,
+    /// Microseconds from Go to the last flow that was established; `None` where none was.
+    pub last_micros: Option<u64>,
+    /// User and system CPU time of the worker process so far, in microseconds.
+    pub cpu_micros: u64,
+    /// Proportional set size (`/proc/self/smaps_rollup`, Pss) when the worker was ready, in bytes.
+    pub pss_ready_bytes: Option<u64>,
+    /// Proportional set size now, in bytes.
+    pub pss_bytes: Option<u64>,
+    /// The counters at the end.
+    pub counters: Counters,
+    /// What the kernel said to one connect more, where the schedule asked for it.
+    pub beyond: Option<Beyond>,
+}

@@ -1,0 +1,11 @@
+//! What a worker and a kernel say while a trial runs: counters, never lists of flows.
+
+mod census;
+mod counters;
+mod failure;
+mod readings;
+
+pub use census::{Census, Digest, ListenerQueue, TcpState};
+pub use counters::{Beyond, Counters, Plateau, Sample};
+pub use failure::{Call, Failure, Failures};
+pub use readings::Readings;

@@ -1,0 +1,225 @@
+//! What one agent, and one worker of it, will do in one trial: every address, port, count and time.
+//! Nothing is left to choose.
+
+use crate::id::AgentName;
+use crate::ports::PortSet;
+use crate::sample::{Plateau, Sample};
+use crate::sysctl::Sysctls;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+
+/// Active opener (client) or passive opener (server), RFC 9293.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Listens and accepts.
+    Server,
+    /// Connects.
+    Client,
+}
+
+impl Role {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// One agent's part of one trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Who does it.
+    pub agent: AgentName,
+    /// Kernel settings to make before, and to put back after, the trial.
+    pub sysctls: Sysctls,
+    /// Which sockets are this assignment's own, when the kernel is asked.
+    pub census: CensusFilter,
+    /// What the worker does.
+    pub work: Work,
+}
+
+impl Assignment {
+    /// Which end of the flows this is.
+    pub fn role(&self) -> Role {
+        match self.work {
+            Work::Serve(_) => Role::Server,
+            Work::Connect(_) => Role::Client,
+        }
+    }
+}
+
+/// Which of a kernel's sockets belong to an assignment. Both ends may lie on one host, and hosts
+/// that are loopback addresses share one namespace: so it names this end's side and addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CensusFilter {
+    /// The side on which the assignment's sockets are.
+    pub role: Role,
+    /// The listening endpoints: all that this client connects to, or this server's own.
+    pub servers: Vec<SocketAddr>,
+    /// The source addresses: this client's own, or all that may connect to this server.
+    pub clients: Vec<IpAddr>,
+}
+
+/// A worker's work: serve or connect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Open listeners, accept, answer.
+    Serve(Serve),
+    /// Open connections, hold them.
+    Connect(Connect),
+}
+
+/// A passive opener's work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serve {
+    /// One passive socket per endpoint, which the lanes inherit.
+    pub listeners: Vec<Listener>,
+    /// The lanes; each is a thread with a descriptor table of its own.
+    pub lanes: Vec<ServeLane>,
+}
+
+/// A passive endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Where it listens.
+    pub endpoint: SocketAddr,
+    /// The backlog given to `listen(2)`; the kernel cuts it to somaxconn.
+    pub backlog: u32,
+}
+
+/// The listeners that one lane accepts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServeLane {
+    /// In the order of the listeners. A listener that appears in several lanes is served by one at
+    /// a time: the first lane that names it until its quota is held, then the next.
+    pub turns: Vec<Turn>,
+}
+
+/// One lane's turn at one listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Index into `Serve::listeners`.
+    pub listener: u32,
+    /// How many connections this lane takes from it. The last lane that names a listener keeps
+    /// accepting after that, so that nobody is left in the queue.
+    pub quota: u32,
+}
+
+/// An active opener's work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connect {
+    /// The lanes; each is a thread with a descriptor table of its own.
+    pub lanes: Vec<ConnectLane>,
+    /// How many lanes may connect at the same time; the others wait their turn.
+    pub connectors: u32,
+    /// How many connections one connector may have begun that were not answered yet.
+    pub window: u32,
+    /// Connects begun per second over all lanes, evenly spaced; `None` is as fast as it goes.
+    pub rate: Option<f64>,
+    /// How long a flow may take from `connect` to its answer before it has failed.
+    pub timeout_micros: u64,
+    /// Whether to try one connect more per block at the plateau, to hear the kernel refuse it.
+    pub beyond: bool,
+}
+
+/// The flows that one lane opens, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectLane {
+    /// Blocks of flows, opened one after the other.
+    pub blocks: Vec<FlowBlock>,
+}
+
+/// Flows from one source address to one destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowBlock {
+    /// The number of its first flow; the others follow. Flow numbers are unique within a case.
+    pub first_flow: u64,
+    /// The address that the flows leave from.
+    pub source: IpAddr,
+    /// The listener that they go to.
+    pub destination: SocketAddr,
+    /// Their source ports.
+    pub ports: BlockPorts,
+}
+
+/// How the source ports of a block are chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockPorts {
+    /// By us: one flow per port, in ascending order. `bind` with SO_REUSEADDR, so that one port can
+    /// be used towards several destinations.
+    Explicit(PortSet),
+    /// By the kernel at `connect` (bound to the address with IP_BIND_ADDRESS_NO_PORT): this many.
+    Kernel(u32),
+}
+
+impl BlockPorts {
+    /// How many flows.
+    pub fn count(&self) -> u32 {
+        match self {
+            Self::Explicit(ports) => ports.len(),
+            Self::Kernel(count) => *count,
+        }
+    }
+}
+
+impl Connect {
+    /// How many flows all lanes together are to open.
+    pub fn flows(&self) -> u64 {
+        self.lanes.iter().flat_map(|lane| &lane.blocks).map(|block| u64::from(block.ports.count())).sum()
+    }
+}
+
+impl Serve {
+    /// How many connections all lanes together are to hold.
+    pub fn quota(&self) -> u64 {
+        self.lanes.iter().flat_map(|lane| &lane.turns).map(|turn| u64::from(turn.quota)).sum()
+    }
+}
+
+/// What an agent says to its worker: one JSON line each on the worker's standard input. The end of
+/// the input means: close everything and exit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerOrder {
+    /// First: what to do. The worker binds its listeners, starts its lanes, answers `ready`.
+    Prepare {
+        /// The first eight bytes of each connection's token.
+        token: u64,
+        /// The work.
+        work: Work,
+    },
+    /// Clients begin to connect at this moment (CLOCK_BOOTTIME, nanoseconds; the past means now);
+    /// for all it is the zero of their samples. Servers accept since `ready`.
+    Go {
+        /// The moment.
+        at_boottime_nanos: u64,
+    },
+    /// Open nothing more; what is open stays. The plateau follows.
+    Halt,
+    /// Close everything with RST, answer `released`, exit.
+    Release,
+}
+
+/// What a worker says: one JSON line each on its standard output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerReport {
+    /// Listeners are bound, lanes are up.
+    Ready,
+    /// Once a second from Go to Release.
+    Sample(Sample),
+    /// Nothing more will open. Clients: once, after Go. Servers: none.
+    Plateau(Plateau),
+    /// Every socket is closed; the last words, with the last sample and plateau-like figures.
+    Released(Plateau),
+    /// The work could not be prepared, or not be gone on with; the worker exits.
+    Failed {
+        /// Thing, value and remedy, for people.
+        why: String,
+    },
+}

@@ -1,0 +1,5 @@
+//! Concrete work: what every host does, with no choices left.
+
+mod assignment;
+
+pub use assignment::*;
