@@ -1,1 +1,153 @@
-//! evidence
+//! All that a verdict may use: what both ends' applications and kernels said of each trial.
+
+use crate::capacity::Prediction;
+use crate::id::AgentName;
+use crate::sample::{Beyond, Census, Counters, Digest, Failures, Readings};
+use crate::schedule::Role;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What one end (an agent's host) said of one trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct End {
+    /// Who.
+    pub agent: AgentName,
+    /// Which end.
+    pub role: Role,
+    /// The application's own counters at the plateau (client) or at the census (server).
+    pub counters: Counters,
+    /// What the kernel counted; `None` where no census came.
+    pub census: Option<Census>,
+    /// Microseconds from Go to the first connect.
+    pub first_micros: Option<u64>,
+    /// Microseconds from Go to the last established flow.
+    pub last_micros: Option<u64>,
+    /// CPU time of the worker until the plateau, in microseconds.
+    pub cpu_micros: Option<u64>,
+    /// The worker's proportional set size when it was ready, in bytes.
+    pub pss_ready_bytes: Option<u64>,
+    /// The same at the plateau.
+    pub pss_bytes: Option<u64>,
+    /// What the kernel said to one connect more than there are four-tuples.
+    pub beyond: Option<Beyond>,
+    /// The kernel's counters before the trial.
+    pub before: Option<Readings>,
+    /// The kernel's counters at the census.
+    pub after: Option<Readings>,
+    /// Samples that never came, out of those that should have.
+    pub samples_missing: u64,
+}
+
+/// What all ends said of one trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrialEvidence {
+    /// The case, from 0.
+    pub case: u32,
+    /// The trial, from 0.
+    pub trial: u32,
+    /// What the model predicted.
+    pub prediction: Prediction,
+    /// How many connections were to be opened.
+    pub target: u64,
+    /// Every end.
+    pub ends: Vec<End>,
+    /// What is missing, in words: an agent that fell away, a census that never came.
+    pub gaps: Vec<String>,
+}
+
+impl TrialEvidence {
+    /// The ends of one role.
+    pub fn ends_of(&self, role: Role) -> impl Iterator<Item = &End> {
+        self.ends.iter().filter(move |end| end.role == role)
+    }
+
+    /// The application's count of established flows at one end.
+    pub fn established(&self, role: Role) -> u64 {
+        self.ends_of(role).map(|end| end.counters.established).sum()
+    }
+
+    /// The kernel's count at one end; `None` unless every host of that end was counted.
+    pub fn kernel(&self, role: Role) -> Option<u64> {
+        self.ends_of(role).map(|end| end.census.as_ref().map(|census| census.established)).sum()
+    }
+
+    /// The kernel's digest at one end; `None` unless every host of that end was counted.
+    pub fn digest(&self, role: Role) -> Option<Digest> {
+        self.ends_of(role).try_fold(Digest::default(), |mut sum, end| {
+            sum.merge(end.census.as_ref()?.digest);
+            Some(sum)
+        })
+    }
+
+    /// Whether both kernels name the same four-tuples; `None` where an end was not counted.
+    pub fn digests_equal(&self) -> Option<bool> {
+        Some(self.digest(Role::Client)? == self.digest(Role::Server)?)
+    }
+
+    /// The number that all four counters agree on; `None` where they do not, or one is missing.
+    pub fn agreed(&self) -> Option<u64> {
+        let count = self.kernel(Role::Client)?;
+        let all = [self.kernel(Role::Server)?, self.established(Role::Client), self.established(Role::Server)];
+        (all.iter().all(|other| *other == count) && self.digests_equal()?).then_some(count)
+    }
+
+    /// The smaller of both ends' counts: what certainly was held.
+    pub fn held(&self) -> u64 {
+        let counts = [
+            self.kernel(Role::Client).unwrap_or(0),
+            self.kernel(Role::Server).unwrap_or(0),
+            self.established(Role::Client),
+            self.established(Role::Server),
+        ];
+        counts.into_iter().min().unwrap_or(0)
+    }
+
+    /// All failures of all ends.
+    pub fn failures(&self) -> Failures {
+        let mut all = Failures::default();
+        self.ends.iter().for_each(|end| all.merge(&end.counters.failures));
+        all
+    }
+
+    /// Flows begun by the clients.
+    pub fn attempted(&self) -> u64 {
+        self.ends_of(Role::Client).map(|end| end.counters.attempted).sum()
+    }
+
+    /// Connections established per second, from the first connect of any client to the last answer
+    /// to any; `None` where nothing was established or it took no measurable time.
+    pub fn rate_per_second(&self) -> Option<f64> {
+        let first = self.ends_of(Role::Client).filter_map(|end| end.first_micros).min()?;
+        let last = self.ends_of(Role::Client).filter_map(|end| end.last_micros).max()?;
+        let micros = last.checked_sub(first).filter(|micros| *micros > 0)?;
+        Some(self.established(Role::Client) as f64 / (micros as f64 / 1e6))
+    }
+
+    /// CPU time of all workers for one established pair, in microseconds.
+    pub fn cpu_micros_per_pair(&self) -> Option<f64> {
+        let pairs = self.established(Role::Client);
+        let cpu: u64 = self.ends.iter().map(|end| end.cpu_micros).sum::<Option<u64>>()?;
+        (pairs > 0).then(|| cpu as f64 / pairs as f64)
+    }
+
+    /// User memory of all workers that the held connections added, in bytes a pair.
+    pub fn user_bytes_per_pair(&self) -> Option<f64> {
+        let pairs = self.established(Role::Client);
+        let added: i64 = self
+            .ends
+            .iter()
+            .map(|end| Some(end.pss_bytes? as i64 - end.pss_ready_bytes? as i64))
+            .sum::<Option<i64>>()?;
+        (pairs > 0).then(|| added as f64 / pairs as f64)
+    }
+
+    /// Slab that the held connections added on one kernel, in bytes a pair: the readings of the first
+    /// end; only an estimate, since everything else on that kernel counts too.
+    pub fn slab_bytes_per_pair(&self) -> Option<f64> {
+        let pairs = self.established(Role::Client);
+        let end = self.ends.first()?;
+        let slab = |readings: &Option<Readings>| readings.as_ref()?.get("meminfo.Slab");
+        let added = slab(&end.after)? as f64 - slab(&end.before)? as f64;
+        (pairs > 0).then(|| added / pairs as f64)
+    }
+}

@@ -1,1 +1,16 @@
-//! plan
+//! What a person asks for: from the text of a plan file to a `Plan` that is known to make sense.
+
+mod check;
+mod file;
+mod given;
+mod model;
+mod problem;
+mod schema;
+
+pub use check::check;
+pub use file::PlanFile;
+pub use model::{
+    Case, Clients, Connections, Expectation, Family, Labels, Load, Plan, Servers, Setup, SourcePorts,
+};
+pub use problem::PlanProblem;
+pub use schema::plan_schema;

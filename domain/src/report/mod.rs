@@ -1,1 +1,9 @@
-//! report
+//! Views of a run. A report holds no knowledge of its own: all of it is computed from the record.
+
+mod compare;
+mod model;
+mod record;
+
+pub use compare::{CaseDifference, Comparison, Difference, compare};
+pub use model::{CaseReport, Cohort, Ends, Report, report_schema};
+pub use record::RunRecord;

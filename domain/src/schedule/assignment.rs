@@ -201,6 +201,8 @@ pub enum WorkerOrder {
     },
     /// Open nothing more; what is open stays. The plateau follows.
     Halt,
+    /// Say the figures as they are at this moment: `told` follows. At any time after `ready`.
+    Tell,
     /// Close everything with RST, answer `released`, exit.
     Release,
 }
@@ -215,6 +217,8 @@ pub enum WorkerReport {
     Sample(Sample),
     /// Nothing more will open. Clients: once, after Go. Servers: none.
     Plateau(Plateau),
+    /// The answer to `tell`: the figures at this moment, whatever the phase.
+    Told(Plateau),
     /// Every socket is closed; the last words, with the last sample and plateau-like figures.
     Released(Plateau),
     /// The work could not be prepared, or not be gone on with; the worker exits.

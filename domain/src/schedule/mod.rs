@@ -1,5 +1,12 @@
 //! Concrete work: what every host does, with no choices left.
 
 mod assignment;
+mod inventory;
+mod place;
+mod share;
+mod shortfall;
 
 pub use assignment::*;
+pub use inventory::{Host, Inventory};
+pub use place::{CaseSchedule, Schedule, place};
+pub use shortfall::Shortfall;

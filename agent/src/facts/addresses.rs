@@ -1,0 +1,225 @@
+//! The addresses that this host offers for data.
+
+use super::routes;
+use super::selector::AddressSelector;
+use crate::netlink::NetlinkError;
+use ipnet::IpNet;
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrLike as _, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
+
+/// How many addresses one host offers at most: 4,096 make 264 million four-tuples per server port,
+/// and the facts are sent as a whole.
+const MOST: usize = 4096;
+
+/// Why the addresses are not known, or are not this host's.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// An address was named that cannot be bound.
+    #[error(
+        "failed to bind {address}, which this host is to offer: {source}; add it with \
+         `ip address add {address} dev ..`, or name an address that `ip address` lists"
+    )]
+    NotOurs {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel said.
+        source: Errno,
+    },
+    /// The selectors select nothing.
+    #[error(
+        "this host has no address that {selected}; add one with `ip address add`, or offer another \
+         (loopback addresses must be named)"
+    )]
+    None {
+        /// What was looked for.
+        selected: String,
+    },
+    /// The selectors select too much.
+    #[error(
+        "this host would offer more than {MOST} addresses: name smaller networks, or the addresses one by one"
+    )]
+    TooMany,
+    /// The interfaces could not be read.
+    #[error(
+        "failed to list this host's interface addresses: {0}; without getifaddrs(3) nothing can be offered"
+    )]
+    Interfaces(Errno),
+    /// The routes could not be read.
+    #[error("failed to list this host's local routes: {0}; name each address instead of a network")]
+    Routes(#[from] NetlinkError),
+}
+
+/// The selected addresses: in the order of the selectors, those of a network in the order of the
+/// interfaces, then those of local routes by value. Without selectors: every address of an interface
+/// that is up, except loopback and link-local ones.
+pub fn offered(selectors: &[AddressSelector]) -> Result<Vec<IpAddr>, AddressError> {
+    let interfaces = interface_addresses()?;
+    let mut chosen = Chosen::default();
+    if selectors.is_empty() {
+        interfaces
+            .iter()
+            .filter(|address| is_global(**address))
+            .for_each(|address| chosen.bindable(*address));
+    }
+    for selector in selectors {
+        match selector {
+            AddressSelector::Address(address) => {
+                check(*address).map_err(|source| AddressError::NotOurs { address: *address, source })?;
+                chosen.add(*address);
+            }
+            AddressSelector::Network(network) => {
+                interfaces
+                    .iter()
+                    .filter(|a| network.contains(*a))
+                    .for_each(|address| chosen.bindable(*address));
+                any_ip(*network)?.into_iter().for_each(|address| chosen.add(address));
+                if !chosen.order.iter().any(|address| network.contains(address)) {
+                    return Err(AddressError::None { selected: format!("lies in {network}") });
+                }
+            }
+        }
+    }
+    match chosen.order.len() {
+        0 => Err(AddressError::None { selected: "is neither loopback nor link-local".into() }),
+        1..=MOST => Ok(chosen.order),
+        _ => Err(AddressError::TooMany),
+    }
+}
+
+/// Addresses once each, in the order in which they were first chosen.
+#[derive(Default)]
+struct Chosen {
+    order: Vec<IpAddr>,
+    seen: BTreeSet<IpAddr>,
+}
+
+impl Chosen {
+    fn add(&mut self, address: IpAddr) {
+        if self.seen.insert(address) {
+            self.order.push(address);
+        }
+    }
+
+    /// Adds it if it can be bound now: an IPv6 address cannot before duplicate detection has ended.
+    fn bindable(&mut self, address: IpAddr) {
+        match check(address) {
+            Ok(()) => self.add(address),
+            Err(error) => tracing::warn!("{address} is not offered: it cannot be bound: {error}"),
+        }
+    }
+}
+
+/// The host addresses of the network, where one local route covers all of it: then the kernel takes
+/// each for its own. No more than are enough to be too many.
+fn any_ip(network: IpNet) -> Result<Vec<IpAddr>, AddressError> {
+    if !routes::local()?.iter().any(|route| route.contains(&network)) {
+        return Ok(Vec::new());
+    }
+    // The first address of an IPv6 network is its routers' (RFC 4291, 2.6.1); that of an IPv4
+    // network is the network's own, which `hosts` leaves out.
+    let routers = (network.addr().is_ipv6() && network.prefix_len() < 127).then(|| network.network());
+    Ok(network.hosts().filter(|address| Some(*address) != routers).take(MOST + 1).collect())
+}
+
+fn interface_addresses() -> Result<Vec<IpAddr>, AddressError> {
+    let all = getifaddrs().map_err(AddressError::Interfaces)?;
+    let up = all.filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP));
+    Ok(up.filter_map(|interface| address_of(&interface.address?)).collect())
+}
+
+fn address_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    match address.family()? {
+        AddressFamily::Inet => address.as_sockaddr_in().map(|v4| v4.ip().into()),
+        AddressFamily::Inet6 => address.as_sockaddr_in6().map(|v6| v6.ip().into()),
+        _ => None,
+    }
+}
+
+fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
+}
+
+/// Whether a flow can leave from it, as the kernel says. IP_BIND_ADDRESS_NO_PORT keeps this from
+/// taking a port, which would fail on a host whose ports are all taken.
+fn check(address: IpAddr) -> Result<(), Errno> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::IpBindAddressNoPort, &true)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::in_own_namespace;
+
+    fn select(selectors: &[&str]) -> Result<Vec<String>, String> {
+        let selectors: Vec<_> = selectors.iter().map(|text| text.parse().expect("good")).collect();
+        let found = offered(&selectors).map_err(|error| error.to_string())?;
+        Ok(found.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn an_address_that_this_host_does_not_have_is_refused_with_a_remedy() {
+        // In a namespace of its own, because some hosts do have addresses of documentation (RFC 5737).
+        let name =
+            "facts::addresses::tests::an_address_that_this_host_does_not_have_is_refused_with_a_remedy";
+        if !in_own_namespace(name, "true") {
+            return;
+        }
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let refusal = select(&["127.66.41.1", address]).expect_err("refused");
+            assert!(refusal.contains(address) && refusal.contains("ip address add"), "{refusal}");
+        }
+        let refusal = select(&["192.0.2.0/24"]).expect_err("refused");
+        assert!(refusal.contains("192.0.2.0/24") && refusal.contains("ip address add"), "{refusal}");
+    }
+
+    #[test]
+    fn a_network_inside_a_local_route_offers_all_its_host_addresses() {
+        assert_eq!(select(&["127.66.41.4/30"]), Ok(vec!["127.66.41.5".into(), "127.66.41.6".into()]));
+        let twice = select(&["127.66.41.6", "127.66.41.4/30", "127.66.41.5"]);
+        assert_eq!(twice, Ok(vec!["127.66.41.6".into(), "127.66.41.5".into()]), "once each");
+        let refusal = select(&["127.66.0.0/16"]).expect_err("too many");
+        assert!(refusal.contains("name smaller networks"), "{refusal}");
+    }
+
+    #[test]
+    fn addresses_of_interfaces_and_of_any_ip_routes_are_offered_in_order() {
+        let name =
+            "facts::addresses::tests::addresses_of_interfaces_and_of_any_ip_routes_are_offered_in_order";
+        let prepare = "ip link add a type dummy && ip address add 10.66.1.2/24 dev a && ip address add 10.66.1.1/24 dev a \
+                       && ip link set a up && ip link add b type dummy && ip address add 10.66.2.1/24 dev b \
+                       && ip link set b up && ip -6 address add fd66::1/64 dev b nodad \
+                       && ip route add local 10.66.128.0/29 dev lo && ip -6 route add local fd67::/125 dev lo";
+        if !in_own_namespace(name, prepare) {
+            return;
+        }
+        let strings = |list: &[&str]| Ok(list.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(select(&[]), strings(&["10.66.1.2", "10.66.1.1", "10.66.2.1", "fd66::1"]));
+        assert_eq!(select(&["10.66.1.0/24"]), strings(&["10.66.1.2", "10.66.1.1"]));
+        assert_eq!(select(&["fd66::/64", "10.66.2.0/24"]), strings(&["fd66::1", "10.66.2.1"]));
+        assert_eq!(select(&["10.66.128.0/30"]), strings(&["10.66.128.1", "10.66.128.2"]));
+        assert_eq!(select(&["fd67::/126"]), strings(&["fd67::1", "fd67::2", "fd67::3"]));
+        assert!(select(&["10.66.128.0/24"]).is_err(), "only a part of it is routed here");
+    }
+
+    #[test]
+    fn a_host_with_loopback_only_is_told_to_name_its_addresses() {
+        let name = "facts::addresses::tests::a_host_with_loopback_only_is_told_to_name_its_addresses";
+        if in_own_namespace(name, "true") {
+            let refusal = select(&[]).expect_err("nothing to offer");
+            assert!(refusal.contains("loopback addresses must be named"), "{refusal}");
+        }
+    }
+}

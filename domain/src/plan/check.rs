@@ -1,0 +1,241 @@
+//! From a plan file to a plan: every value is looked at, every problem is reported, at once.
+
+use super::file::{Body, ExpectText, PlanFile};
+use super::given::Given;
+use super::model::{
+    Case, Clients, Connections, Expectation, Family, Load, Plan, Servers, Setup, SourcePorts,
+};
+use super::problem::PlanProblem;
+use crate::id::PlanDigest;
+use crate::ports::PortSet;
+use crate::sysctl::{Sysctl, Sysctls};
+use crate::units::{Count, Rate, Span};
+use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+/// Fleets larger than this are not what one controller drives.
+const HOSTS: RangeInclusive<u64> = 1..=10_000;
+/// A host's addresses: a /16 of them.
+const ADDRESSES: RangeInclusive<u64> = 1..=65_536;
+/// `listen` takes an int.
+const BACKLOG: RangeInclusive<u64> = 0..=i32::MAX as u64;
+const TRIALS: RangeInclusive<u64> = 1..=1_000;
+
+/// Turns a file into a plan.
+///
+/// # Errors
+/// All problems of the file, in the order of their places.
+pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
+    let mut checker = Checker { problems: file.problems };
+    let question = checker.value(file.head.question, String::new(), |_| Ok(()));
+    let trials = checker.count("trials", file.head.trials, 1, TRIALS) as u32;
+    let claims = checker.value(file.head.claims, Vec::new(), |_| Ok(()));
+    let expectations = file.head.expect.into_iter().filter_map(|text| checker.expectation(text)).collect();
+    let base = checker.setup(file.base);
+    let cases: Vec<Case> = file
+        .cases
+        .into_iter()
+        .enumerate()
+        .map(|(index, text)| Case {
+            name: text.name.unwrap_or_else(|| name_of(index, &text.parameters)),
+            parameters: text.parameters,
+            setup: checker.setup(text.body),
+        })
+        .collect();
+    if cases.is_empty() && checker.problems.is_empty() {
+        checker.problems.push(PlanProblem::of_file("the plan has no case"));
+    }
+    if checker.problems.is_empty() {
+        let digest = PlanDigest::of(&file.source);
+        return Ok(Plan { digest, source: file.source, question, trials, base, cases, expectations, claims });
+    }
+    checker.problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.start));
+    Err(checker.problems)
+}
+
+fn name_of(index: usize, parameters: &BTreeMap<String, String>) -> String {
+    if parameters.is_empty() {
+        return format!("case {}", index + 1);
+    }
+    parameters.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+struct Checker {
+    problems: Vec<PlanProblem>,
+}
+
+impl Checker {
+    /// Values of the base are seen again in every case, so a problem is kept once.
+    fn add(&mut self, problem: PlanProblem) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn value<T>(&mut self, given: Given<T>, default: T, test: impl Fn(&T) -> Result<(), String>) -> T {
+        match given {
+            Given::Absent => default,
+            Given::Bad(what, place) => {
+                self.add(PlanProblem::at(place, what));
+                default
+            }
+            Given::Good(value, place) => {
+                if let Err(what) = test(&value) {
+                    self.add(PlanProblem::at(place, what));
+                }
+                value
+            }
+        }
+    }
+
+    fn count(&mut self, key: &str, given: Given<Count>, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let value = self.value(given, Count(default), |count| {
+            if range.contains(&count.0) {
+                return Ok(());
+            }
+            Err(format!("{key} = {} is out of range: write {} to {}", count.0, range.start(), range.end()))
+        });
+        // Whatever was out of range is a problem already; the value only has to fit.
+        value.0.clamp(*range.start(), *range.end())
+    }
+
+    fn setup(&mut self, body: Body) -> Setup {
+        let server_ports = match body.servers.ports {
+            Given::Absent => Given::Absent,
+            Given::Bad(what, place) => Given::Bad(what, place),
+            Given::Good(text, place) => Given::Good(text.0, place),
+        };
+        let servers = Servers {
+            hosts: self.count("servers.hosts", body.servers.hosts, 1, HOSTS) as u32,
+            addresses: self.count("servers.addresses", body.servers.addresses, 1, ADDRESSES) as u32,
+            ports: self.value(server_ports, PortSet::range(7000, 7000), |ports| {
+                if ports.is_empty() { Err("servers.ports names no port: write one, as in \"7000\"".into()) } else { Ok(()) }
+            }),
+            backlog: self.count("servers.backlog", body.servers.backlog, 4096, BACKLOG) as u32,
+            labels: self.value(body.servers.labels, BTreeMap::new(), |_| Ok(())),
+            sysctls: self.sysctls(body.servers.sysctls),
+        };
+        let clients = Clients {
+            hosts: self.count("clients.hosts", body.clients.hosts, 1, HOSTS) as u32,
+            addresses: self.count("clients.addresses", body.clients.addresses, 1, ADDRESSES) as u32,
+            source_ports: self.value(
+                body.clients.source_ports,
+                SourcePorts::Explicit(PortSet::range(1024, 65535)),
+                |_| Ok(()),
+            ),
+            labels: self.value(body.clients.labels, BTreeMap::new(), |_| Ok(())),
+            sysctls: self.sysctls(body.clients.sysctls),
+        };
+        let load = Load {
+            family: self.value(body.load.family, Family::Ipv4, |_| Ok(())),
+            connections: self.value(body.load.connections, Connections::Max, |connections| match connections {
+                Connections::Exactly(0) => Err("load.connections = 0 asks for nothing: write \"max\" or at least 1".into()),
+                _ => Ok(()),
+            }),
+            rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
+            hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
+            timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {
+                if timeout.0.is_zero() { Err("load.timeout = 0s gives no connection a chance: write at least \"100ms\"".into()) } else { Ok(()) }
+            }),
+        };
+        Setup { servers, clients, load }
+    }
+
+    fn sysctls(&mut self, given: Given<BTreeMap<String, toml::Value>>) -> Sysctls {
+        let (values, place) = match given {
+            Given::Absent => return Sysctls::new(),
+            Given::Bad(what, place) => {
+                self.add(PlanProblem::at(place, what));
+                return Sysctls::new();
+            }
+            Given::Good(values, place) => (values, place),
+        };
+        let mut sysctls = Sysctls::new();
+        for (name, value) in values {
+            let Some(sysctl) = Sysctl::named(&name) else {
+                let known: Vec<_> = Sysctl::ALL.into_iter().map(Sysctl::name).collect();
+                self.add(
+                    PlanProblem::at(place.clone(), format!("unknown kernel setting '{name}'"))
+                        .remedy(format!("known here: {}", known.join(", "))),
+                );
+                continue;
+            };
+            match setting(sysctl, &value) {
+                Ok(text) => drop(sysctls.insert(sysctl, text)),
+                Err(what) => self.add(PlanProblem::at(place.clone(), format!("{name}: {what}"))),
+            }
+        }
+        sysctls
+    }
+
+    fn expectation(&mut self, text: ExpectText) -> Option<Expectation> {
+        let mut found: Vec<(Expectation, Range<usize>)> = Vec::new();
+        match text.established {
+            Given::Absent => {}
+            Given::Bad(what, place) => self.add(PlanProblem::at(place, what)),
+            Given::Good(value, place) => {
+                let word = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                match word.as_str() {
+                    "predicted" => found.push((Expectation::EstablishedAsPredicted, place)),
+                    count => match count.parse::<Count>() {
+                        Ok(count) => found.push((Expectation::Established(count.0), place)),
+                        Err(what) => self.add(PlanProblem::at(place, format!("{what}, or \"predicted\""))),
+                    },
+                }
+            }
+        }
+        let mut take = |expectation: Result<Option<(Expectation, Range<usize>)>, PlanProblem>| match expectation {
+            Ok(one) => found.extend(one),
+            Err(problem) => self.problems.push(problem),
+        };
+        take(given_as(text.failed, Expectation::Failed));
+        take(given_as(text.bound_by, Expectation::BoundBy));
+        take(match text.rate {
+            Given::Good(Rate::Unlimited, place) => {
+                Err(PlanProblem::at(place, "a rate of \"unlimited\" cannot be missed").remedy("write at least how many per second, as in \"10k/s\""))
+            }
+            Given::Good(Rate::PerSecond(rate), place) => Ok(Some((Expectation::Rate(rate), place))),
+            Given::Bad(what, place) => Err(PlanProblem::at(place, what)),
+            Given::Absent => Ok(None),
+        });
+        let mut found = found.into_iter();
+        let first = found.next();
+        if let Some((_, place)) = found.next() {
+            self.add(
+                PlanProblem::at(place, "an [[expect]] says one thing").remedy("write a further [[expect]] for this key"),
+            );
+        }
+        first.map(|(expectation, _)| expectation)
+    }
+}
+
+fn given_as<T, U>(given: Given<T>, make: impl Fn(T) -> U) -> Result<Option<(U, Range<usize>)>, PlanProblem> {
+    match given {
+        Given::Absent => Ok(None),
+        Given::Bad(what, place) => Err(PlanProblem::at(place, what)),
+        Given::Good(value, place) => Ok(Some((make(value), place))),
+    }
+}
+
+/// A kernel setting's value as the kernel reads it.
+fn setting(sysctl: Sysctl, value: &toml::Value) -> Result<String, String> {
+    let text = value.as_str().map_or_else(|| value.to_string(), |text| text.trim().to_owned());
+    match sysctl {
+        Sysctl::IpLocalReservedPorts => {
+            text.parse::<PortSet>().map(|ports| ports.to_string()).map_err(|error| error.to_string())
+        }
+        Sysctl::IpLocalPortRange => {
+            let bounds = text.replace('-', " ");
+            let bounds: Vec<_> = bounds.split_whitespace().map(str::parse::<u16>).collect();
+            match bounds.as_slice() {
+                [Ok(low), Ok(high)] if *low >= 1 && low <= high => Ok(format!("{low} {high}")),
+                _ => Err(format!("'{text}' is no range of ports: write it as in \"20000-21999\"")),
+            }
+        }
+        _ => match text.parse::<u32>() {
+            Ok(number) if number <= i32::MAX as u32 => Ok(number.to_string()),
+            _ => Err(format!("'{text}' is no value: write a whole number from 0 to {}", i32::MAX)),
+        },
+    }
+}

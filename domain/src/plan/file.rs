@@ -1,0 +1,431 @@
+//! The plan file as the user typed it: syntax and keys are looked at here, values in `check`.
+//!
+//! Every case is a whole file of its own: the base with the case's values written over it. Because
+//! the values keep their places in the source, a problem of a swept value points at the sweep.
+
+use super::given::Given;
+use super::model::{Connections, Family, Labels, SourcePorts};
+use super::problem::PlanProblem;
+use super::schema::{Known, known_at};
+use crate::capacity::Limit;
+use crate::ports::PortSet;
+use crate::units::{Count, Ppm, Rate, Span};
+use crate::verdict::ClaimId;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// More cases than this in one plan are refused before any is made.
+const MOST_CASES: usize = 1_000;
+
+/// What a person typed: good syntax, known keys or the problems with them, values not yet checked.
+#[derive(Debug)]
+pub struct PlanFile {
+    pub(super) source: String,
+    pub(super) head: Head,
+    pub(super) base: Body,
+    pub(super) cases: Vec<CaseText>,
+    pub(super) problems: Vec<PlanProblem>,
+}
+
+/// One case of the file: its own values, and the file as it reads with them.
+#[derive(Debug)]
+pub(super) struct CaseText {
+    pub(super) name: Option<String>,
+    pub(super) parameters: BTreeMap<String, String>,
+    pub(super) body: Body,
+}
+
+/// What belongs to the plan as a whole.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(super) struct Head {
+    /// The question, in one sentence.
+    #[schemars(with = "Option<String>")]
+    pub(super) question: Given<String>,
+    /// How often each case is repeated (default 1).
+    #[schemars(with = "Option<u32>", range(min = 1, max = 1000))]
+    pub(super) trials: Given<Count>,
+    /// The common statements about TCP that this plan's evidence bears on: ["c3", "c4"].
+    #[schemars(with = "Option<Vec<ClaimId>>")]
+    pub(super) claims: Given<Vec<ClaimId>>,
+    /// Sentences that can be false, one key in each.
+    pub(super) expect: Vec<ExpectText>,
+}
+
+/// What a case may change.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(super) struct Body {
+    /// The passive openers.
+    pub(super) servers: ServersText,
+    /// The active openers.
+    pub(super) clients: ClientsText,
+    /// The load.
+    pub(super) load: LoadText,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(super) struct ServersText {
+    /// How many hosts (default 1).
+    #[schemars(with = "Option<Count>")]
+    pub(super) hosts: Given<Count>,
+    /// Addresses used on each host (default 1); more than one makes it multi-homed.
+    #[schemars(with = "Option<Count>")]
+    pub(super) addresses: Given<Count>,
+    /// Ports listened on at each address (default "7000").
+    #[schemars(with = "Option<PortSet>")]
+    pub(super) ports: Given<PortText>,
+    /// The backlog given to listen() (default 4096).
+    #[schemars(with = "Option<Count>")]
+    pub(super) backlog: Given<Count>,
+    /// Labels that a host must carry (default none).
+    #[schemars(with = "Option<Labels>")]
+    pub(super) labels: Given<Labels>,
+    /// Kernel settings given to each host for the case, by their last name (default none).
+    #[schemars(with = "Option<crate::sysctl::Sysctls>")]
+    pub(super) sysctls: Given<BTreeMap<String, toml::Value>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(super) struct ClientsText {
+    /// How many hosts (default 1).
+    #[schemars(with = "Option<Count>")]
+    pub(super) hosts: Given<Count>,
+    /// Source addresses used on each host (default 1).
+    #[schemars(with = "Option<Count>")]
+    pub(super) addresses: Given<Count>,
+    /// "kernel", or the ports to bind (default "1024-65535").
+    #[schemars(with = "Option<SourcePorts>")]
+    pub(super) source_ports: Given<SourcePorts>,
+    /// Labels that a host must carry (default none).
+    #[schemars(with = "Option<Labels>")]
+    pub(super) labels: Given<Labels>,
+    /// Kernel settings given to each host for the case, by their last name (default none).
+    #[schemars(with = "Option<crate::sysctl::Sysctls>")]
+    pub(super) sysctls: Given<BTreeMap<String, toml::Value>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(super) struct LoadText {
+    /// "ipv4" or "ipv6" (default "ipv4").
+    #[schemars(with = "Option<Family>")]
+    pub(super) family: Given<Family>,
+    /// "max" or how many (default "max").
+    #[schemars(with = "Option<Connections>")]
+    pub(super) connections: Given<Connections>,
+    /// "unlimited" or connects per second over all clients (default "unlimited").
+    #[schemars(with = "Option<Rate>")]
+    pub(super) rate: Given<Rate>,
+    /// How long the connections are held once the last is up (default "1s").
+    #[schemars(with = "Option<Span>")]
+    pub(super) hold: Given<Span>,
+    /// How long one connection may take to be answered (default "10s").
+    #[schemars(with = "Option<Span>")]
+    pub(super) timeout: Given<Span>,
+}
+
+/// One `[[expect]]`: exactly one key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(super) struct ExpectText {
+    /// "predicted" (the capacity model's own number, exactly) or at least this many.
+    #[schemars(with = "Option<String>")]
+    pub(super) established: Given<toml::Value>,
+    /// At most this share of the flows begun: "0ppm".
+    #[schemars(with = "Option<Ppm>")]
+    pub(super) failed: Given<Ppm>,
+    /// At least this rate of establishment: "10k/s".
+    #[schemars(with = "Option<Rate>")]
+    pub(super) rate: Given<Rate>,
+    /// The limit that binds: "four_tuples".
+    #[schemars(with = "Option<Limit>")]
+    pub(super) bound_by: Given<Limit>,
+}
+
+/// Ports as text or as one number.
+#[derive(Debug)]
+pub(super) struct PortText(pub(super) PortSet);
+
+impl<'de> Deserialize<'de> for PortText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl PlanFile {
+    /// Reads a plan file.
+    ///
+    /// # Errors
+    /// All syntax errors that the parser can tell apart. Unknown keys and bad values are no errors
+    /// here: `check` reports them together with everything else.
+    pub fn parse(source: &str) -> Result<Self, Vec<PlanProblem>> {
+        let (table, errors) = DeTable::parse_recoverable(source);
+        if !errors.is_empty() {
+            return Err(errors.iter().map(syntax_problem).collect());
+        }
+        let whole = table.span();
+        let mut top = table.into_inner();
+        let mut problems = Vec::new();
+        let sweep = top.remove("sweep");
+        let list = top.remove("case");
+        unknown_keys(&top, "", &mut problems);
+        let base: Body = read(&top, &whole, &mut problems);
+        let head: Head = read(&top, &whole, &mut problems);
+        let mut cases = Vec::new();
+        for own in listed_cases(list, sweep, &mut problems) {
+            let mut file = top.clone();
+            let mut parameters = BTreeMap::new();
+            for (key, value) in &own.values {
+                parameters.insert(key.clone(), plain(value.get_ref()));
+                put(&mut file, key, value.clone());
+            }
+            let mut repeated = Vec::new();
+            let body = read(&file, &whole, &mut repeated);
+            cases.push(CaseText { name: own.name, parameters, body });
+        }
+        Ok(Self { source: source.to_owned(), head, base, cases, problems })
+    }
+}
+
+/// A case's own values before they are written over the base.
+struct OwnValues<'i> {
+    name: Option<String>,
+    values: Vec<(String, Spanned<DeValue<'i>>)>,
+}
+
+fn syntax_problem(error: &toml::de::Error) -> PlanProblem {
+    PlanProblem {
+        what: format!("the file is no TOML: {}", error.message().trim_end()),
+        place: error.span(),
+        remedy: None,
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de> + Default>(table: &DeTable<'_>, whole: &Range<usize>, problems: &mut Vec<PlanProblem>) -> T {
+    let table = Spanned::new(whole.clone(), table.clone());
+    T::deserialize(toml::de::Deserializer::from(table)).unwrap_or_else(|error| {
+        let problem = PlanProblem { what: error.message().trim_end().to_owned(), place: error.span(), remedy: None };
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+        T::default()
+    })
+}
+
+/// Adds a problem for every key that no part of a plan has, with the nearest that there is.
+fn unknown_keys(table: &DeTable<'_>, path: &str, problems: &mut Vec<PlanProblem>) {
+    let Known::Keys(known) = known_at(path) else { return };
+    for (key, value) in table {
+        let name = key.get_ref().as_ref();
+        if !known.iter().any(|k| k == name) {
+            problems.push(unknown(key.span(), name, &known));
+            continue;
+        }
+        let below = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        match value.get_ref() {
+            DeValue::Table(table) => unknown_keys(table, &below, problems),
+            DeValue::Array(items) => {
+                for item in items.iter() {
+                    if let DeValue::Table(table) = item.get_ref() {
+                        unknown_keys(table, &below, problems);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn unknown(place: Range<usize>, name: &str, known: &[String]) -> PlanProblem {
+    let nearest = known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(k, name), k))
+        .min()
+        .filter(|(distance, k)| *distance <= 1 + k.len() / 3);
+    let problem = PlanProblem::at(place, format!("unknown key '{name}'"));
+    match nearest {
+        Some((_, k)) => problem.remedy(format!("did you mean '{k}'?")),
+        None => problem.remedy(format!("known here: {}", known.join(", "))),
+    }
+}
+
+/// All leaves below a table, by their dotted key; both `"clients.hosts" = 2` and `clients.hosts = 2`
+/// name the same one.
+fn leaves<'i>(
+    table: &DeTable<'i>,
+    path: &str,
+    found: &mut Vec<(String, Range<usize>, Spanned<DeValue<'i>>)>,
+) {
+    for (key, value) in table {
+        let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        match value.get_ref() {
+            DeValue::Table(table) => leaves(table, &path, found),
+            _ => found.push((path, key.span(), value.clone())),
+        }
+    }
+}
+
+/// Adds a problem unless a case may set this key.
+fn known_in_a_case(key: &str, place: &Range<usize>, problems: &mut Vec<PlanProblem>) -> bool {
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let known = match known_at(section) {
+        Known::Anything => return true,
+        Known::Keys(keys) if !section.is_empty() => {
+            if keys.iter().any(|k| k == name) && !matches!(known_at(key), Known::Keys(_)) {
+                return true;
+            }
+            keys.iter().map(|k| format!("{section}.{k}")).collect()
+        }
+        Known::Keys(_) | Known::Nothing => super::schema::case_keys(),
+    };
+    problems.push(unknown(place.clone(), key, &known));
+    false
+}
+
+/// The cases that the file lists or sweeps over; one with nothing of its own where it does neither.
+fn listed_cases<'i>(
+    list: Option<Spanned<DeValue<'i>>>,
+    sweep: Option<Spanned<DeValue<'i>>>,
+    problems: &mut Vec<PlanProblem>,
+) -> Vec<OwnValues<'i>> {
+    match (list, sweep) {
+        (Some(_), Some(sweep)) => {
+            problems.push(
+                PlanProblem::at(sweep.span(), "a plan has either [sweep] or [[case]], not both")
+                    .remedy("write the points of the sweep as further [[case]] entries"),
+            );
+            Vec::new()
+        }
+        (Some(list), None) => cases_of_list(&list, problems),
+        (None, Some(sweep)) => cases_of_sweep(&sweep, problems),
+        (None, None) => vec![OwnValues { name: None, values: Vec::new() }],
+    }
+}
+
+fn cases_of_list<'i>(list: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProblem>) -> Vec<OwnValues<'i>> {
+    let mut cases = Vec::new();
+    let DeValue::Array(items) = list.get_ref() else {
+        problems.push(PlanProblem::at(list.span(), "'case' is a list: write [[case]]"));
+        return cases;
+    };
+    if items.len() > MOST_CASES {
+        problems.push(too_many_cases(list.span(), items.len()));
+        return cases;
+    }
+    for item in items.iter() {
+        let DeValue::Table(table) = item.get_ref() else {
+            problems.push(PlanProblem::at(item.span(), "a case is a table: write [[case]]"));
+            continue;
+        };
+        let mut found = Vec::new();
+        leaves(table, "", &mut found);
+        let mut own = OwnValues { name: None, values: Vec::new() };
+        for (key, place, value) in found {
+            if key == "name" {
+                match value.get_ref().as_str() {
+                    Some(name) if (1..=100).contains(&name.chars().count()) => own.name = Some(name.to_owned()),
+                    _ => problems.push(PlanProblem::at(value.span(), "a case's name is a text of 1 to 100 characters")),
+                }
+            } else if known_in_a_case(&key, &place, problems) {
+                own.values.push((key, value));
+            }
+        }
+        cases.push(own);
+    }
+    cases
+}
+
+fn cases_of_sweep<'i>(sweep: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProblem>) -> Vec<OwnValues<'i>> {
+    let mut cases = vec![OwnValues { name: None, values: Vec::new() }];
+    let DeValue::Table(table) = sweep.get_ref() else {
+        problems.push(PlanProblem::at(sweep.span(), "'sweep' is a table: write [sweep]"));
+        return cases;
+    };
+    let mut found = Vec::new();
+    leaves(table, "", &mut found);
+    // In the order of the file: the first key changes slowest.
+    found.sort_by_key(|(_, place, _)| place.start);
+    for (key, place, values) in found {
+        if !known_in_a_case(&key, &place, problems) {
+            continue;
+        }
+        let DeValue::Array(values) = values.get_ref() else {
+            problems.push(
+                PlanProblem::at(values.span(), format!("'{key}' is swept over a list of values"))
+                    .remedy("write the values in brackets, as in [1, 2, 4]"),
+            );
+            continue;
+        };
+        if values.is_empty() {
+            problems.push(PlanProblem::at(place, format!("'{key}' is swept over no value")).remedy("give at least one"));
+            continue;
+        }
+        let product = cases.len().saturating_mul(values.len());
+        if product > MOST_CASES {
+            problems.push(too_many_cases(sweep.span(), product));
+            return cases;
+        }
+        cases = cases
+            .iter()
+            .flat_map(|case| {
+                values.iter().map(|value| {
+                    let mut own = case.values.clone();
+                    own.push((key.clone(), value.clone()));
+                    OwnValues { name: None, values: own }
+                })
+            })
+            .collect();
+    }
+    cases
+}
+
+fn too_many_cases(place: Range<usize>, count: usize) -> PlanProblem {
+    PlanProblem::at(place, format!("the plan has {count} cases; at most {MOST_CASES} are run as one plan"))
+        .remedy("split it into several plans")
+}
+
+/// Writes a value at a dotted key, making the tables on the way.
+fn put<'i>(table: &mut DeTable<'i>, key: &str, value: Spanned<DeValue<'i>>) {
+    match key.split_once('.') {
+        None => {
+            table.insert(Spanned::new(value.span(), key.to_owned().into()), value);
+        }
+        Some((section, rest)) => {
+            if !matches!(table.get(section).map(Spanned::get_ref), Some(DeValue::Table(_))) {
+                let empty = Spanned::new(value.span(), DeValue::Table(DeTable::new()));
+                table.insert(Spanned::new(value.span(), section.to_owned().into()), empty);
+            }
+            if let Some(DeValue::Table(below)) = table.get_mut(section).map(Spanned::get_mut) {
+                put(below, rest, value);
+            }
+        }
+    }
+}
+
+/// A value as a table shows it: text without its quotes.
+fn plain(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(items) => {
+            items.iter().map(|item| plain(item.get_ref())).collect::<Vec<_>>().join(" ")
+        }
+        DeValue::Table(table) => {
+            table.iter().map(|(k, v)| format!("{}={}", k.get_ref(), plain(v.get_ref()))).collect::<Vec<_>>().join(" ")
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Two runs side by side: both numbers, their difference, and what was different around them.
+
+use super::model::{CaseReport, Report};
+use super::record::RunRecord;
+use crate::plan::{PlanFile, check};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Two runs, case by case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Comparison {
+    /// The first run.
+    pub first: String,
+    /// The second run.
+    pub second: String,
+    /// Cases of the same name and trial, in the order of the first run.
+    pub cases: Vec<CaseDifference>,
+    /// Cases that only one of the runs has, with its side (`first` or `second`).
+    pub unmatched: Vec<(String, String)>,
+    /// Values of the plans that differ, by their key.
+    pub plan: Vec<Difference>,
+    /// Kernels, settings and limits of the hosts that differ, by host and name.
+    pub hosts: Vec<Difference>,
+}
+
+/// One value that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Difference {
+    /// What.
+    pub name: String,
+    /// In the first run; absent where it has no such thing.
+    pub first: Option<String>,
+    /// In the second run.
+    pub second: Option<String>,
+}
+
+/// One case of both runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CaseDifference {
+    /// The case's name, with its trial where there are several.
+    pub name: String,
+    /// What is measured, and its value in both runs; a rate or a time may be absent.
+    pub measures: Vec<(String, Option<f64>, Option<f64>)>,
+}
+
+/// Compares two runs.
+pub fn compare(first: &RunRecord, second: &RunRecord) -> Comparison {
+    let (a, b) = (Report::new(first), Report::new(second));
+    let mut cases = Vec::new();
+    let mut unmatched = Vec::new();
+    for case in &a.cases {
+        match b.cases.iter().find(|other| key(other) == key(case)) {
+            Some(other) => cases.push(CaseDifference { name: key(case), measures: measures(case, other) }),
+            None => unmatched.push((key(case), "first".to_owned())),
+        }
+    }
+    for case in &b.cases {
+        if !a.cases.iter().any(|other| key(other) == key(case)) {
+            unmatched.push((key(case), "second".to_owned()));
+        }
+    }
+    Comparison {
+        first: a.run,
+        second: b.run,
+        cases,
+        unmatched,
+        plan: differences(&plan_values(first), &plan_values(second)),
+        hosts: differences(&host_values(first), &host_values(second)),
+    }
+}
+
+fn key(case: &CaseReport) -> String {
+    if case.trial > 1 { format!("{} (trial {})", case.name, case.trial) } else { case.name.clone() }
+}
+
+fn measures(a: &CaseReport, b: &CaseReport) -> Vec<(String, Option<f64>, Option<f64>)> {
+    let row = |name: &str, of: &dyn Fn(&CaseReport) -> Option<f64>| (name.to_owned(), of(a), of(b));
+    vec![
+        row("predicted", &|case| Some(case.predicted as f64)),
+        row("established", &|case| Some(case.established.client.min(case.established.server) as f64)),
+        row("failed", &|case| Some(case.failed.total() as f64)),
+        row("rate_per_second", &|case| case.rate_per_second),
+        row("cpu_micros_per_connection", &|case| case.cpu_micros_per_connection),
+        row("user_bytes_per_connection", &|case| case.user_bytes_per_connection),
+        row("slab_bytes_per_connection", &|case| case.slab_bytes_per_connection),
+    ]
+}
+
+fn differences(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<Difference> {
+    let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
+    names.sort();
+    names.dedup();
+    names
+        .into_iter()
+        .filter(|name| a.get(*name) != b.get(*name))
+        .map(|name| Difference { name: name.clone(), first: a.get(name).cloned(), second: b.get(name).cloned() })
+        .collect()
+}
+
+fn plan_values(record: &RunRecord) -> BTreeMap<String, String> {
+    let Ok(plan) = PlanFile::parse(&record.plan_source).and_then(check) else { return BTreeMap::new() };
+    let mut values = BTreeMap::from([
+        ("question".to_owned(), plan.question.clone()),
+        ("trials".to_owned(), plan.trials.to_string()),
+    ]);
+    for (index, expectation) in plan.expectations.iter().enumerate() {
+        values.insert(format!("expect[{index}]"), expectation.to_string());
+    }
+    let base = serde_json::to_value(&plan.base).unwrap_or_default();
+    flatten(&base, "", &mut values);
+    values
+}
+
+fn host_values(record: &RunRecord) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for host in &record.hosts {
+        let facts = &host.facts;
+        let mut put = |name: &str, value: String| values.insert(format!("{}: {name}", host.name), value);
+        put("kernel", facts.kernel.clone());
+        put("cpus", facts.cpus.to_string());
+        put("open files per table", facts.open_files.per_table.to_string());
+        put("fs.file-max", facts.open_files.system.to_string());
+        put("addresses", facts.addresses.len().to_string());
+        put("conntrack", facts.conntrack.map_or_else(|| "inactive".into(), |c| format!("at most {}", c.max)));
+        for (sysctl, value) in &facts.sysctls {
+            put(sysctl.name(), value.clone());
+        }
+    }
+    values
+}
+
+fn flatten(value: &serde_json::Value, path: &str, into: &mut BTreeMap<String, String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                flatten(value, &path, into);
+            }
+        }
+        serde_json::Value::String(text) => drop(into.insert(path.to_owned(), text.clone())),
+        other => drop(into.insert(path.to_owned(), other.to_string())),
+    }
+}

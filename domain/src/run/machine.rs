@@ -1,0 +1,477 @@
+//! The run as a state machine: total over its events, no I/O, time comes in as events.
+//!
+//! ```text
+//!             all Ready          all Plateau        hold over         all Counted
+//! Preparing ------------> Ramping -----------> Holding --------> Counting ---------> Releasing
+//!     ^                                                                                  |
+//!     |                            all Collected, another trial                          |
+//!     +----------------------------------------------------------------------------------+
+//!                                  all Collected, none left, or it was to end --> Finished
+//! ```
+//! A cancel, a refusal, a lost agent or a passed deadline leads from every state to `Releasing` with
+//! the outcome in hand: everybody who is still there closes what they hold.
+
+use super::outcome::Outcome;
+use crate::id::AgentName;
+use crate::schedule::Role;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long agents may take to bind listeners and start lanes.
+const PREPARE: Duration = Duration::from_secs(30);
+/// How long agents may take to stop opening once they were told.
+const HALT: Duration = Duration::from_secs(15);
+/// How long kernels may take to be counted.
+const CENSUS: Duration = Duration::from_secs(60);
+/// How long agents may take to close everything.
+const RELEASE: Duration = Duration::from_secs(60);
+
+/// One agent's part in a trial, as the run sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// Who.
+    pub agent: AgentName,
+    /// Which end.
+    pub role: Role,
+}
+
+/// One trial, as the run sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialPlan {
+    /// The case, from 0.
+    pub case: u32,
+    /// The trial of that case, from 0.
+    pub trial: u32,
+    /// Who takes part.
+    pub parties: Vec<Party>,
+    /// How long the ramp may take before it is halted.
+    pub ramp: Duration,
+    /// How long the plateau is held.
+    pub hold: Duration,
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waits for its turn.
+    Queued,
+    /// Listeners are bound, lanes started.
+    Preparing,
+    /// Connections are opened.
+    Ramping,
+    /// All are open, nothing more opens.
+    Holding,
+    /// The kernels are asked.
+    Counting,
+    /// Everything is closed.
+    Releasing,
+    /// Over.
+    Finished,
+}
+
+impl Phase {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Preparing => "preparing",
+            Self::Ramping => "ramping",
+            Self::Holding => "holding",
+            Self::Counting => "counting",
+            Self::Releasing => "releasing",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+/// A moment after which a phase is not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// The position in the list of trials.
+    pub index: usize,
+    /// The phase that it bounds.
+    pub phase: Phase,
+    /// Whether the ramp was halted already.
+    pub halted: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum RunEvent {
+    /// Its turn has come.
+    Begin,
+    /// It does not fit on the hosts.
+    Unplaced {
+        /// The shortfalls.
+        why: String,
+    },
+    /// An agent is prepared.
+    Ready {
+        /// Who.
+        agent: AgentName,
+    },
+    /// An agent cannot or will not do its part, or its worker ended.
+    Failed {
+        /// Who.
+        agent: AgentName,
+        /// Why.
+        why: String,
+    },
+    /// A client opens nothing more.
+    Plateau {
+        /// Who.
+        agent: AgentName,
+    },
+    /// The time of holding is over.
+    HoldOver {
+        /// The position in the list of trials.
+        index: usize,
+    },
+    /// An agent's kernel was counted.
+    Counted {
+        /// Who.
+        agent: AgentName,
+    },
+    /// An agent has closed everything.
+    Collected {
+        /// Who.
+        agent: AgentName,
+    },
+    /// An agent fell away.
+    Lost {
+        /// Who.
+        agent: AgentName,
+        /// What is known of it.
+        why: String,
+    },
+    /// A deadline passed.
+    Late {
+        /// Which.
+        deadline: Deadline,
+    },
+    /// Somebody wants it to end.
+    Cancel,
+    /// The controller found it unfinished when it started.
+    Interrupt,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Give every party its assignment.
+    Prepare {
+        /// The position in the list of trials.
+        index: usize,
+    },
+    /// Let everybody go.
+    Go {
+        /// The position in the list of trials.
+        index: usize,
+    },
+    /// Say `HoldOver` after this time.
+    Hold {
+        /// The position in the list of trials.
+        index: usize,
+        /// How long.
+        time: Duration,
+    },
+    /// Tell the clients to open nothing more.
+    Halt {
+        /// The position in the list of trials.
+        index: usize,
+    },
+    /// Ask every party's kernel.
+    Count {
+        /// The position in the list of trials.
+        index: usize,
+    },
+    /// Tell these parties to close everything.
+    Release {
+        /// The position in the list of trials.
+        index: usize,
+        /// Those that are still there.
+        agents: Vec<AgentName>,
+    },
+    /// Say `Late` after this time.
+    Watch {
+        /// What it bounds.
+        deadline: Deadline,
+        /// How long.
+        time: Duration,
+    },
+    /// The trial's evidence is complete.
+    Close {
+        /// The position in the list of trials.
+        index: usize,
+        /// Whether it went through all its phases.
+        whole: bool,
+    },
+    /// It is over.
+    Finish {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Queued,
+    Preparing { index: usize, waiting: BTreeSet<AgentName> },
+    Ramping { index: usize, waiting: BTreeSet<AgentName>, halted: bool },
+    Holding { index: usize },
+    Counting { index: usize, waiting: BTreeSet<AgentName> },
+    Releasing { index: usize, waiting: BTreeSet<AgentName>, end: Option<Outcome> },
+    Finished { outcome: Outcome },
+}
+
+/// A run: the list of its trials and where it is in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    trials: Vec<TrialPlan>,
+    state: State,
+    lost: BTreeSet<AgentName>,
+}
+
+impl Run {
+    /// A run that waits for its turn.
+    pub fn queued() -> Self {
+        Self { trials: Vec::new(), state: State::Queued, lost: BTreeSet::new() }
+    }
+
+    /// Gives it its trials, once they are placed; ignored when it has begun.
+    pub fn place(mut self, trials: Vec<TrialPlan>) -> Self {
+        if self.state == State::Queued {
+            self.trials = trials;
+        }
+        self
+    }
+
+    /// Where it is.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Queued => Phase::Queued,
+            State::Preparing { .. } => Phase::Preparing,
+            State::Ramping { .. } => Phase::Ramping,
+            State::Holding { .. } => Phase::Holding,
+            State::Counting { .. } => Phase::Counting,
+            State::Releasing { .. } => Phase::Releasing,
+            State::Finished { .. } => Phase::Finished,
+        }
+    }
+
+    /// Which trial it is at.
+    pub fn index(&self) -> Option<usize> {
+        match &self.state {
+            State::Preparing { index, .. }
+            | State::Ramping { index, .. }
+            | State::Holding { index }
+            | State::Counting { index, .. }
+            | State::Releasing { index, .. } => Some(*index),
+            State::Queued | State::Finished { .. } => None,
+        }
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.state {
+            State::Finished { outcome } => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// The agents that take part in the trial at `index`.
+    pub fn parties(&self, index: usize) -> &[Party] {
+        self.trials.get(index).map_or(&[], |trial| &trial.parties)
+    }
+
+    /// Everything that one event changes, and what is to be done for it. Events that come late or
+    /// from strangers change nothing.
+    pub fn step(mut self, event: &RunEvent) -> (Self, Vec<Effect>) {
+        let effects = match event {
+            RunEvent::Begin => self.begin(),
+            RunEvent::Unplaced { why } if self.state == State::Queued => {
+                self.finish(Outcome::Refused { why: why.clone() })
+            }
+            RunEvent::Interrupt if self.outcome().is_none() => self.finish(Outcome::Interrupted),
+            RunEvent::Cancel if self.state == State::Queued => self.finish(Outcome::Cancelled),
+            RunEvent::Cancel => self.end(Outcome::Cancelled),
+            RunEvent::Ready { agent } | RunEvent::Plateau { agent } | RunEvent::Counted { agent } | RunEvent::Collected { agent } => {
+                self.arrived(event, agent)
+            }
+            RunEvent::Failed { agent, why } if self.has(agent) => {
+                let outcome = match self.phase() {
+                    Phase::Preparing => Outcome::Failed { why: format!("agent {agent}: {why}") },
+                    _ => Outcome::AgentLost { agent: agent.clone(), why: why.clone() },
+                };
+                let mut effects = self.end(outcome);
+                // A worker that ended has nothing to collect.
+                effects.extend(self.strike(agent));
+                effects
+            }
+            RunEvent::Lost { agent, why } if self.has(agent) => {
+                self.lost.insert(agent.clone());
+                let mut effects = self.end(Outcome::AgentLost { agent: agent.clone(), why: why.clone() });
+                effects.extend(self.strike(agent));
+                effects
+            }
+            RunEvent::HoldOver { index } if self.state == (State::Holding { index: *index }) => self.count(*index),
+            RunEvent::Late { deadline } => self.late(*deadline),
+            _ => Vec::new(),
+        };
+        (self, effects)
+    }
+
+    fn has(&self, agent: &AgentName) -> bool {
+        self.index().is_some_and(|index| self.parties(index).iter().any(|party| party.agent == *agent))
+    }
+
+    fn present(&self, index: usize, role: Option<Role>) -> BTreeSet<AgentName> {
+        self.parties(index)
+            .iter()
+            .filter(|party| role.is_none_or(|role| party.role == role) && !self.lost.contains(&party.agent))
+            .map(|party| party.agent.clone())
+            .collect()
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Vec<Effect> {
+        self.state = State::Finished { outcome: outcome.clone() };
+        vec![Effect::Finish { outcome }]
+    }
+
+    fn begin(&mut self) -> Vec<Effect> {
+        match (&self.state, self.trials.is_empty()) {
+            (State::Queued, false) => self.prepare(0),
+            (State::Queued, true) => self.finish(Outcome::Failed { why: "the run has no trial".into() }),
+            _ => Vec::new(),
+        }
+    }
+
+    fn prepare(&mut self, index: usize) -> Vec<Effect> {
+        self.state = State::Preparing { index, waiting: self.present(index, None) };
+        let deadline = Deadline { index, phase: Phase::Preparing, halted: false };
+        vec![Effect::Prepare { index }, Effect::Watch { deadline, time: PREPARE }]
+    }
+
+    fn count(&mut self, index: usize) -> Vec<Effect> {
+        self.state = State::Counting { index, waiting: self.present(index, None) };
+        let deadline = Deadline { index, phase: Phase::Counting, halted: false };
+        vec![Effect::Count { index }, Effect::Watch { deadline, time: CENSUS }]
+    }
+
+    /// An agent did what it was waited for.
+    fn arrived(&mut self, event: &RunEvent, agent: &AgentName) -> Vec<Effect> {
+        let waiting = match (&mut self.state, event) {
+            (State::Preparing { waiting, .. }, RunEvent::Ready { .. })
+            | (State::Ramping { waiting, .. }, RunEvent::Plateau { .. })
+            | (State::Counting { waiting, .. }, RunEvent::Counted { .. })
+            | (State::Releasing { waiting, .. }, RunEvent::Collected { .. }) => waiting,
+            _ => return Vec::new(),
+        };
+        if !waiting.remove(agent) || !waiting.is_empty() {
+            return Vec::new();
+        }
+        match self.state.clone() {
+            State::Preparing { index, .. } => {
+                self.state = State::Ramping { index, waiting: self.present(index, Some(Role::Client)), halted: false };
+                let deadline = Deadline { index, phase: Phase::Ramping, halted: false };
+                let time = self.trials.get(index).map_or(HALT, |trial| trial.ramp);
+                vec![Effect::Go { index }, Effect::Watch { deadline, time }]
+            }
+            State::Ramping { index, .. } => {
+                self.state = State::Holding { index };
+                let time = self.trials.get(index).map_or(Duration::ZERO, |trial| trial.hold);
+                vec![Effect::Hold { index, time }]
+            }
+            State::Counting { index, .. } => self.release(index, None),
+            State::Releasing { index, end, .. } => self.released(index, end),
+            State::Queued | State::Holding { .. } | State::Finished { .. } => Vec::new(),
+        }
+    }
+
+    fn release(&mut self, index: usize, end: Option<Outcome>) -> Vec<Effect> {
+        let waiting = self.present(index, None);
+        let whole = end.is_none();
+        if waiting.is_empty() {
+            let mut effects = vec![Effect::Close { index, whole }];
+            effects.extend(self.released(index, end));
+            return effects;
+        }
+        let agents = waiting.iter().cloned().collect();
+        self.state = State::Releasing { index, waiting, end };
+        let deadline = Deadline { index, phase: Phase::Releasing, halted: false };
+        vec![Effect::Close { index, whole }, Effect::Release { index, agents }, Effect::Watch { deadline, time: RELEASE }]
+    }
+
+    fn released(&mut self, index: usize, end: Option<Outcome>) -> Vec<Effect> {
+        match end {
+            Some(outcome) => self.finish(outcome),
+            None if index + 1 < self.trials.len() => self.prepare(index + 1),
+            None => self.finish(Outcome::Completed),
+        }
+    }
+
+    /// Leads to the end with this outcome; the first cause wins.
+    fn end(&mut self, outcome: Outcome) -> Vec<Effect> {
+        match &mut self.state {
+            State::Queued | State::Finished { .. } => Vec::new(),
+            State::Releasing { end, .. } => {
+                end.get_or_insert(outcome);
+                Vec::new()
+            }
+            State::Preparing { index, .. } | State::Ramping { index, .. } | State::Holding { index } | State::Counting { index, .. } => {
+                let index = *index;
+                self.release(index, Some(outcome))
+            }
+        }
+    }
+
+    /// Waits for an agent no longer.
+    fn strike(&mut self, agent: &AgentName) -> Vec<Effect> {
+        let collected = RunEvent::Collected { agent: agent.clone() };
+        self.arrived(&collected, agent)
+    }
+
+    fn late(&mut self, deadline: Deadline) -> Vec<Effect> {
+        let names = |waiting: &BTreeSet<AgentName>| {
+            waiting.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ")
+        };
+        let index = deadline.index;
+        if self.index() != Some(index) || self.phase() != deadline.phase {
+            return Vec::new();
+        }
+        match &mut self.state {
+            State::Preparing { waiting, .. } => {
+                let why = format!("{} did not get ready within {} s", names(waiting), PREPARE.as_secs());
+                self.end(Outcome::Failed { why })
+            }
+            State::Ramping { halted, .. } if !*halted && !deadline.halted => {
+                *halted = true;
+                let deadline = Deadline { halted: true, ..deadline };
+                vec![Effect::Halt { index }, Effect::Watch { deadline, time: HALT }]
+            }
+            State::Ramping { waiting, .. } if deadline.halted => {
+                let why = format!("{} did not stop opening connections within {} s", names(waiting), HALT.as_secs());
+                self.end(Outcome::Failed { why })
+            }
+            State::Counting { waiting, .. } => {
+                let why = format!("{} did not count within {} s", names(waiting), CENSUS.as_secs());
+                self.end(Outcome::Failed { why })
+            }
+            State::Releasing { waiting, end, .. } => {
+                let late = names(waiting);
+                let end = end.clone().unwrap_or_else(|| Outcome::Failed {
+                    why: format!("{late} did not close everything within {} s", RELEASE.as_secs()),
+                });
+                self.finish(end)
+            }
+            State::Queued | State::Ramping { .. } | State::Holding { .. } | State::Finished { .. } => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,354 @@
+//! Plan and inventory in, schedule out: who does what, with every address, port and count. The same
+//! input always gives the same schedule.
+
+use super::assignment::{
+    Assignment, BlockPorts, CensusFilter, Connect, FlowBlock, Listener, Role, Serve, Work,
+};
+use super::inventory::{Host, Inventory};
+use super::share::{connect_lanes, proportional, serve_lanes};
+use super::shortfall::Shortfall;
+use crate::capacity::facts::HostFacts;
+use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
+use crate::id::AgentName;
+use crate::plan::{Case, Connections, Labels, Plan, Setup, SourcePorts};
+use crate::ports::PortSet;
+use crate::sysctl::Sysctls;
+use crate::units::Rate;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+
+/// Unanswered connections that one connector keeps in flight where the accept queue has room.
+const WIDEST_WINDOW: u64 = 64;
+
+/// All concrete work of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// In the order of the plan's cases.
+    pub cases: Vec<CaseSchedule>,
+}
+
+/// All concrete work of one case; every trial of it is the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseSchedule {
+    /// What the model says of it.
+    pub prediction: Prediction,
+    /// How many connections are opened.
+    pub target: u64,
+    /// One per agent; the servers first.
+    pub assignments: Vec<Assignment>,
+}
+
+/// Places every case of a plan on the hosts.
+///
+/// # Errors
+/// Every shortfall of every case: too few hosts, a setting that may not be made, a limit below what
+/// the plan asks for.
+pub fn place(plan: &Plan, inventory: &Inventory) -> Result<Schedule, Vec<Shortfall>> {
+    let mut cases = Vec::new();
+    let mut shortfalls = Vec::new();
+    for case in &plan.cases {
+        match place_case(case, inventory) {
+            Ok(placed) => cases.push(placed),
+            Err(short) => shortfalls.extend(short),
+        }
+    }
+    if shortfalls.is_empty() { Ok(Schedule { cases }) } else { Err(shortfalls) }
+}
+
+/// A host chosen for a case, with the case's settings made and the addresses that it uses.
+struct Chosen {
+    name: AgentName,
+    facts: HostFacts,
+    addresses: Vec<IpAddr>,
+    sysctls: Sysctls,
+}
+
+fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Shortfall>> {
+    let setup = &case.setup;
+    let (servers, clients) = choose_hosts(case, inventory)?;
+    let listeners = listeners_of(&servers, setup);
+    let endpoints: Vec<SocketAddr> = listeners.iter().flatten().map(|listener| listener.endpoint).collect();
+    let ways = ways_of(&clients, &endpoints, &setup.clients.source_ports);
+    let weights: Vec<u64> = ways.iter().map(|way| u64::from(way.ports.len())).collect();
+    let tuples: u64 = weights.iter().sum();
+    let accept_queue = servers
+        .iter()
+        .map(|server| u64::from(setup.servers.backlog.min(server.facts.somaxconn())) + 1)
+        .min()
+        .unwrap_or(0);
+    let prediction = predict(
+        setup.load.connections,
+        tuples,
+        &parts_of(&servers, &clients, &ways, tuples),
+        accept_queue,
+    );
+    let target = prediction.connections;
+    demand(case, &prediction)?;
+
+    let blocks = blocks_of(&ways, &proportional(target, &weights), setup);
+    let mut expected = vec![0u64; endpoints.len()];
+    for (block, way) in blocks.iter().zip(&ways) {
+        if let Some(count) = expected.get_mut(way.destination) {
+            *count += u64::from(block.ports.count());
+        }
+    }
+    let sources: Vec<IpAddr> = clients.iter().flat_map(|client| client.addresses.iter().copied()).collect();
+    let connectors = connectors_of(&servers, &clients);
+    let total_connectors: u64 = connectors.iter().sum();
+    let window = (accept_queue / total_connectors.max(1)).clamp(1, WIDEST_WINDOW) as u32;
+
+    let mut assignments = Vec::new();
+    let mut at = 0;
+    for (server, listeners) in servers.iter().zip(listeners) {
+        let own = expected.get(at..at + listeners.len()).unwrap_or_default();
+        at += listeners.len();
+        assignments.push(Assignment {
+            agent: server.name.clone(),
+            sysctls: server.sysctls.clone(),
+            census: CensusFilter {
+                role: Role::Server,
+                servers: listeners.iter().map(|listener| listener.endpoint).collect(),
+                clients: sources.clone(),
+            },
+            work: Work::Serve(Serve { lanes: serve_lanes(own, lane_capacity(&server.facts)), listeners }),
+        });
+    }
+    for (index, client) in clients.iter().enumerate() {
+        let own: Vec<FlowBlock> = ways
+            .iter()
+            .zip(&blocks)
+            .filter(|(way, block)| way.client == index && block.ports.count() > 0)
+            .map(|(_, block)| block.clone())
+            .collect();
+        let flows: u64 = own.iter().map(|block| u64::from(block.ports.count())).sum();
+        let least = connectors.get(index).copied().unwrap_or(1);
+        assignments.push(Assignment {
+            agent: client.name.clone(),
+            sysctls: client.sysctls.clone(),
+            census: CensusFilter {
+                role: Role::Client,
+                servers: endpoints.clone(),
+                clients: client.addresses.clone(),
+            },
+            work: Work::Connect(Connect {
+                lanes: connect_lanes(&own, lane_capacity(&client.facts), least),
+                connectors: least as u32,
+                window,
+                rate: match setup.load.rate {
+                    Rate::Unlimited => None,
+                    Rate::PerSecond(rate) => Some(rate as f64 * flows as f64 / target.max(1) as f64),
+                },
+                timeout_micros: setup.load.timeout.0.as_micros() as u64,
+                beyond: prediction.bound_by == Limit::FourTuples,
+            }),
+        });
+    }
+    Ok(CaseSchedule { prediction, target, assignments })
+}
+
+/// Refuses a case of which the hosts cannot hold what it asks for, with every limit that is short.
+fn demand(case: &Case, prediction: &Prediction) -> Result<(), Vec<Shortfall>> {
+    if let Connections::Exactly(asked) = case.setup.load.connections {
+        let short: Vec<_> = prediction
+            .margins
+            .iter()
+            .filter(|margin| margin.offered < asked)
+            .map(|margin| Shortfall::Capacity {
+                case: case.name.clone(),
+                limit: margin.limit,
+                place: margin.place.clone(),
+                asked,
+                offered: margin.offered,
+            })
+            .collect();
+        if !short.is_empty() {
+            return Err(short);
+        }
+    }
+    match prediction.margins.first() {
+        Some(margin) if prediction.connections == 0 => Err(vec![Shortfall::Nothing {
+            case: case.name.clone(),
+            limit: margin.limit,
+            place: margin.place.clone(),
+        }]),
+        _ => Ok(()),
+    }
+}
+
+fn lane_capacity(facts: &HostFacts) -> u64 {
+    facts.open_files.per_table.saturating_sub(DESCRIPTORS_KEPT).max(1)
+}
+
+/// Servers are chosen first, then clients from those that are left. Hosts whose `role` label names
+/// the role come before hosts without one; hosts of the other role come last. Names decide ties,
+/// with their numbers read as numbers.
+fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<Chosen>), Vec<Shortfall>> {
+    let Setup { servers, clients, .. } = &case.setup;
+    let mut short = Vec::new();
+    let serving = choose(case, Role::Server, servers.hosts, servers.addresses, &servers.labels, &servers.sysctls, inventory, &[], &mut short);
+    let taken: Vec<AgentName> = serving.iter().map(|host| host.name.clone()).collect();
+    let connecting = choose(case, Role::Client, clients.hosts, clients.addresses, &clients.labels, &clients.sysctls, inventory, &taken, &mut short);
+    if short.is_empty() { Ok((serving, connecting)) } else { Err(short) }
+}
+
+#[expect(clippy::too_many_arguments, reason = "both cohorts are chosen by one function; their fields are its arguments")]
+fn choose(
+    case: &Case,
+    role: Role,
+    asked: u32,
+    addresses: u32,
+    labels: &Labels,
+    sysctls: &Sysctls,
+    inventory: &Inventory,
+    taken: &[AgentName],
+    short: &mut Vec<Shortfall>,
+) -> Vec<Chosen> {
+    let family = case.setup.load.family;
+    let offered = |host: &Host| host.facts.addresses.iter().filter(|a| family.has(a)).count();
+    let mut fitting: Vec<&Host> = inventory
+        .hosts
+        .iter()
+        .filter(|host| !taken.contains(&host.name))
+        .filter(|host| labels.iter().all(|(key, value)| host.labels.get(key) == Some(value)))
+        .collect();
+    let nearest = fitting.iter().filter(|h| offered(h) < addresses as usize).max_by_key(|h| offered(h)).map(|host| {
+        format!("{} offers {} of {addresses} {} addresses", host.name, offered(host), family.name())
+    });
+    fitting.retain(|host| offered(host) >= addresses as usize);
+    fitting.sort_by_key(|host| {
+        let rank = match host.labels.get("role") {
+            Some(word) if word == role.name() => 0,
+            None => 1,
+            Some(_) => 2,
+        };
+        (rank, natural(host.name.as_str()))
+    });
+    if fitting.len() < asked as usize {
+        short.push(Shortfall::Hosts {
+            case: case.name.clone(),
+            role: role.name().into(),
+            labels: labels.clone(),
+            asked,
+            offered: fitting.len() as u32,
+            nearest,
+        });
+    }
+    fitting.truncate(asked as usize);
+    for host in &fitting {
+        if let Some(sysctl) = sysctls.keys().next().filter(|_| !host.facts.may_set_sysctls) {
+            short.push(Shortfall::Setting { case: case.name.clone(), agent: host.name.clone(), sysctl: *sysctl });
+        }
+    }
+    fitting
+        .into_iter()
+        .map(|host| Chosen {
+            name: host.name.clone(),
+            facts: host.facts.with(sysctls),
+            addresses: host.facts.addresses.iter().filter(|a| family.has(a)).take(addresses as usize).copied().collect(),
+            sysctls: sysctls.clone(),
+        })
+        .collect()
+}
+
+/// A name with its last number set apart, so that host-10 comes after host-9.
+fn natural(name: &str) -> (String, u64, String) {
+    let digits = name.chars().rev().take_while(char::is_ascii_digit).count();
+    let (stem, number) = name.split_at(name.len() - digits);
+    (stem.to_owned(), number.parse().unwrap_or(0), name.to_owned())
+}
+
+/// Each server's listeners: every port at every address.
+fn listeners_of(servers: &[Chosen], setup: &Setup) -> Vec<Vec<Listener>> {
+    servers
+        .iter()
+        .map(|server| {
+            let at = |address: &IpAddr| {
+                let address = *address;
+                setup.servers.ports.iter().map(move |port| Listener {
+                    endpoint: SocketAddr::new(address, port),
+                    backlog: setup.servers.backlog,
+                })
+            };
+            server.addresses.iter().flat_map(at).collect()
+        })
+        .collect()
+}
+
+/// From one source address to one destination, by index, with the ports that may be used.
+struct Way {
+    client: usize,
+    source: IpAddr,
+    destination: usize,
+    endpoint: SocketAddr,
+    ports: PortSet,
+}
+
+/// All ways, in the order client, destination, source: neighbours share a destination, so that a
+/// server with several ports fills them one after the other on every client alike.
+fn ways_of(clients: &[Chosen], endpoints: &[SocketAddr], asked: &SourcePorts) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for (index, client) in clients.iter().enumerate() {
+        let usable: Vec<(IpAddr, PortSet)> = client
+            .addresses
+            .iter()
+            .map(|source| (*source, usable_ports(&client.facts, *source, asked)))
+            .collect();
+        for (destination, endpoint) in endpoints.iter().enumerate() {
+            for (source, ports) in &usable {
+                // A socket would connect to itself, which is no connection between hosts.
+                let ports = match endpoint.ip() == *source {
+                    true => ports.minus(&PortSet::of([endpoint.port()])),
+                    false => ports.clone(),
+                };
+                ways.push(Way { client: index, source: *source, destination, endpoint: *endpoint, ports });
+            }
+        }
+    }
+    ways
+}
+
+fn parts_of<'a>(servers: &'a [Chosen], clients: &'a [Chosen], ways: &[Way], tuples: u64) -> Vec<Part<'a>> {
+    let serving = servers.iter().map(|server| (server, 1.0 / servers.len().max(1) as f64));
+    let connecting = clients.iter().enumerate().map(|(index, client)| {
+        let own: u64 = ways.iter().filter(|way| way.client == index).map(|way| u64::from(way.ports.len())).sum();
+        (client, own as f64 / tuples.max(1) as f64)
+    });
+    serving
+        .chain(connecting)
+        .map(|(host, share)| Part { name: host.name.as_str(), facts: &host.facts, share })
+        .collect()
+}
+
+fn blocks_of(ways: &[Way], counts: &[u64], setup: &Setup) -> Vec<FlowBlock> {
+    let mut first_flow = 0;
+    ways.iter()
+        .zip(counts)
+        .map(|(way, count)| {
+            let count = *count as u32;
+            let block = FlowBlock {
+                first_flow,
+                source: way.source,
+                destination: way.endpoint,
+                ports: match setup.clients.source_ports {
+                    SourcePorts::Explicit(_) => BlockPorts::Explicit(way.ports.slice(0, count)),
+                    SourcePorts::Kernel => BlockPorts::Kernel(count),
+                },
+            };
+            first_flow += u64::from(count);
+            block
+        })
+        .collect()
+}
+
+/// How many connectors each client runs at a time: its kernel's processors divided by the workers
+/// that are active on that kernel, and at least one.
+fn connectors_of(servers: &[Chosen], clients: &[Chosen]) -> Vec<u64> {
+    clients
+        .iter()
+        .map(|client| {
+            let same = |host: &&Chosen| host.facts.boot_id == client.facts.boot_id;
+            let workers = servers.iter().filter(same).count() + clients.iter().filter(same).count();
+            (u64::from(client.facts.cpus) / workers.max(1) as u64).max(1)
+        })
+        .collect()
+}

@@ -1,0 +1,72 @@
+//! Why a plan does not fit on the hosts that there are.
+
+use crate::capacity::Limit;
+use crate::id::AgentName;
+use crate::plan::Labels;
+use crate::sysctl::Sysctl;
+use crate::units::thousands;
+use serde::{Deserialize, Serialize};
+
+fn wanted(labels: &Labels) -> String {
+    if labels.is_empty() {
+        return String::new();
+    }
+    let words: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!(" with {}", words.join(", "))
+}
+
+/// One margin that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shortfall {
+    /// Too few agents.
+    #[error("case '{case}' asks for {asked} {role} host(s){}, {offered} fit: start agents with the labels and addresses it needs{}", wanted(labels), nearest.as_deref().map(|n| format!(" ({n})")).unwrap_or_default())]
+    Hosts {
+        /// The case.
+        case: String,
+        /// `server` or `client`.
+        role: String,
+        /// The labels asked for.
+        labels: Labels,
+        /// How many hosts are asked for.
+        asked: u32,
+        /// How many there are.
+        offered: u32,
+        /// Why the nearest other host does not fit.
+        nearest: Option<String>,
+    },
+    /// An agent may not make the kernel settings of the plan.
+    #[error("case '{case}' sets {} on host {agent}, whose agent may not set kernel settings: start it with --allow-sysctls, or set it there by hand and leave it out of the plan", sysctl.name())]
+    Setting {
+        /// The case.
+        case: String,
+        /// The host.
+        agent: AgentName,
+        /// The setting.
+        sysctl: Sysctl,
+    },
+    /// A limit is tighter than what is asked.
+    #[error("case '{case}': {place} offers {} connections by {limit} ({}), {} asked: {}", thousands(*offered), limit.source(), thousands(*asked), limit.remedy())]
+    Capacity {
+        /// The case.
+        case: String,
+        /// The limit.
+        limit: Limit,
+        /// Where it applies.
+        place: String,
+        /// What the plan asks for.
+        asked: u64,
+        /// What the limit allows.
+        offered: u64,
+    },
+    /// Nothing at all can be opened.
+    #[error("case '{case}': {place} leaves no connection possible ({limit}: {}): {}", limit.source(), limit.remedy())]
+    Nothing {
+        /// The case.
+        case: String,
+        /// The limit.
+        limit: Limit,
+        /// Where it applies.
+        place: String,
+    },
+}

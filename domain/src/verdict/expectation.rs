@@ -1,0 +1,121 @@
+//! Verdicts on the sentences of a plan.
+
+use super::{Finding, Verdict, bound_by, flaw, name_of, verdict};
+use crate::evidence::TrialEvidence;
+use crate::plan::{Expectation, Plan};
+use crate::schedule::Role;
+use crate::units::thousands;
+
+/// What one trial says of an expectation.
+enum Says {
+    Held,
+    Missed(String),
+    Cannot(String),
+}
+
+/// Judges one expectation: one trial against it is a miss; failing that, one trial that cannot say
+/// makes it inconclusive; only if all agree it is held.
+pub(super) fn judge(expectation: &Expectation, plan: &Plan, trials: &[TrialEvidence], missing: Option<&str>) -> Verdict {
+    let mut cannot = missing.map(str::to_owned);
+    let mut held = 0u64;
+    for trial in trials {
+        match ask(expectation, plan, trial) {
+            Says::Held => held += 1,
+            Says::Missed(why) => return verdict(Finding::Missed, format!("'{}': {why}", name_of(plan, trial))),
+            Says::Cannot(why) => cannot = cannot.or(Some(why)),
+        }
+    }
+    match cannot {
+        Some(why) => verdict(Finding::Inconclusive, why),
+        None if held == 0 => verdict(Finding::Inconclusive, "no trial was run"),
+        None => verdict(Finding::Held, reason(expectation, trials)),
+    }
+}
+
+fn ask(expectation: &Expectation, plan: &Plan, trial: &TrialEvidence) -> Says {
+    match expectation {
+        Expectation::EstablishedAsPredicted => counted(plan, trial, |count| {
+            let predicted = trial.prediction.connections;
+            (count == predicted).then_some(()).ok_or_else(|| format!("{} predicted", thousands(predicted)))
+        }),
+        Expectation::Established(least) => counted(plan, trial, |count| {
+            (count >= *least).then_some(()).ok_or_else(|| format!("{} expected", thousands(*least)))
+        }),
+        Expectation::Failed(most) => match flaw(plan, trial) {
+            Some(why) => Says::Cannot(why),
+            None => {
+                let (failed, begun) = (trial.failures().total(), trial.attempted());
+                // Per million, rounded up: one failure too many must not round to none.
+                let ppm = (u128::from(failed) * 1_000_000).div_ceil(u128::from(begun.max(1)));
+                if begun == 0 {
+                    Says::Cannot(format!("'{}': no flow was begun", name_of(plan, trial)))
+                } else if ppm > u128::from(most.0) {
+                    Says::Missed(format!("{} of {} flows failed ({ppm}ppm)", thousands(failed), thousands(begun)))
+                } else {
+                    Says::Held
+                }
+            }
+        },
+        Expectation::Rate(least) => match (flaw(plan, trial), trial.rate_per_second()) {
+            (Some(why), _) => Says::Cannot(why),
+            (None, None) => Says::Cannot(format!("'{}': no rate could be measured", name_of(plan, trial))),
+            (None, Some(rate)) if rate < *least as f64 => Says::Missed(format!("{}/s", thousands(rate as u64))),
+            (None, Some(_)) => Says::Held,
+        },
+        Expectation::BoundBy(limit) => match flaw(plan, trial) {
+            Some(why) => Says::Cannot(why),
+            None => {
+                let bound = bound_by(trial);
+                if bound == *limit { Says::Held } else { Says::Missed(format!("bound by {bound}")) }
+            }
+        },
+    }
+}
+
+/// Asks about the count on which all four witnesses agree.
+fn counted(plan: &Plan, trial: &TrialEvidence, fits: impl Fn(u64) -> Result<(), String>) -> Says {
+    if let Some(why) = flaw(plan, trial) {
+        return Says::Cannot(why);
+    }
+    match trial.agreed() {
+        Some(count) => match fits(count) {
+            Ok(()) => Says::Held,
+            Err(other) => Says::Missed(format!("{} connections held, {other}", thousands(count))),
+        },
+        // All were counted and they differ: what was certainly held is the smallest.
+        None => {
+            let kernel = |role| trial.kernel(role).map_or_else(|| "none".into(), thousands);
+            let differ = format!(
+                "the witnesses differ: established {} and {}, kernels {} and {} (client, server)",
+                thousands(trial.established(Role::Client)),
+                thousands(trial.established(Role::Server)),
+                kernel(Role::Client),
+                kernel(Role::Server),
+            );
+            match fits(trial.held()) {
+                Ok(()) => Says::Cannot(format!("'{}': {differ}", name_of(plan, trial))),
+                Err(other) => Says::Missed(format!("{differ}; {other}")),
+            }
+        }
+    }
+}
+
+fn reason(expectation: &Expectation, trials: &[TrialEvidence]) -> String {
+    let count = trials.len();
+    match expectation {
+        Expectation::EstablishedAsPredicted | Expectation::Established(_) => {
+            let most = trials.iter().map(TrialEvidence::held).max().unwrap_or(0);
+            format!("in {count} of {count} trials, up to {} connections; both ends' kernels agree", thousands(most))
+        }
+        Expectation::Failed(_) => {
+            let failed: u64 = trials.iter().map(|trial| trial.failures().total()).sum();
+            let begun: u64 = trials.iter().map(TrialEvidence::attempted).sum();
+            format!("{} of {} flows failed", thousands(failed), thousands(begun))
+        }
+        Expectation::Rate(_) => {
+            let least = trials.iter().filter_map(TrialEvidence::rate_per_second).fold(f64::INFINITY, f64::min);
+            format!("the slowest of {count} trials reached {}/s", thousands(least as u64))
+        }
+        Expectation::BoundBy(limit) => format!("{limit} bound in {count} of {count} trials"),
+    }
+}

@@ -1,0 +1,217 @@
+//! The control loop: one place that hears the agent, the lanes and the clock, and answers.
+//!
+//! ```text
+//! agent   --> Prepare   listeners bound, lanes started   --> Ready      (or Failed)
+//!         --> Go        a sample at Go and each second   --> Sample ...
+//!                       clients: nothing more opens      --> Plateau
+//!         --> Halt      clients: as above, early
+//!         --> Release   every lane closes with RST       --> Released, and the worker ends
+//! end of input, at any time: as Release
+//! ```
+
+use crate::WorkerError;
+use crate::check::check;
+use crate::lane::Notice;
+use crate::net::Nanos;
+use crate::net::linux::boottime;
+use crate::order::{self, Event};
+use crate::process;
+use crate::trial::{Figures, Progress, Trial};
+use std::io::{Read, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use tuplelab_domain::sample::{Beyond, Counters, Plateau, Sample};
+use tuplelab_domain::schedule::{WorkerOrder, WorkerReport};
+
+const SECOND: Nanos = 1_000_000_000;
+
+/// Does one trial's work: orders from `input`, reports to `output`, a JSON line each, until
+/// `Release` or the end of the input. Nothing is left open when it returns.
+///
+/// An error was also reported as [`WorkerReport::Failed`], unless the output itself failed.
+pub fn main_loop(input: impl Read + Send + 'static, output: impl Write) -> Result<(), WorkerError> {
+    process::prepare();
+    let mut reports = Reports { output };
+    let worked = work(input, &mut reports);
+    if let Err(error) = &worked
+        && !matches!(error, WorkerError::Output(_))
+    {
+        reports.write(&WorkerReport::Failed { why: error.in_full() })?;
+    }
+    worked
+}
+
+fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) -> Result<(), WorkerError> {
+    // Not bounded by its type, but by what is said: an agent says five things in a trial, a lane
+    // two, and one more for each of its turns.
+    let (sender, events) = channel();
+    order::read(input, sender.clone())?;
+    let (token, work) = loop {
+        match next(&events, None) {
+            Some(Event::Order(WorkerOrder::Prepare { token, work })) => break (token, work),
+            Some(Event::Order(WorkerOrder::Release)) => {
+                let nothing = Figures { first: None, last: None, counters: Counters::default() };
+                return reports.write(&WorkerReport::Released(plateau(nothing, None, None, None, None)));
+            }
+            Some(Event::Order(WorkerOrder::Go { .. })) => return Err(WorkerError::OutOfTurn("go")),
+            Some(Event::Order(WorkerOrder::Halt)) => return Err(WorkerError::OutOfTurn("halt")),
+            Some(Event::Malformed(error)) => return Err(error),
+            Some(Event::End) => return Ok(()),
+            Some(Event::Lane(..)) | None => {}
+        }
+    };
+    check(&work)?;
+    Engine::start(token, work, &sender)?.run(&events, reports)
+}
+
+/// The next event, or `None` at `until`.
+fn next(events: &Receiver<Event>, until: Option<Nanos>) -> Option<Event> {
+    match until {
+        // We hold a sender ourselves, so the channel cannot end before us.
+        None => Some(events.recv().unwrap_or(Event::End)),
+        Some(until) => {
+            match events.recv_timeout(Duration::from_nanos(until.saturating_sub(boottime()))) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Event::End),
+            }
+        }
+    }
+}
+
+struct Engine {
+    trial: Trial,
+    pss_ready: Option<u64>,
+    /// The zero of the samples.
+    go: Option<Nanos>,
+    /// The next sample's position, and when it is due.
+    sequence: u64,
+    tick: Option<Nanos>,
+    plateau_reported: bool,
+}
+
+impl Engine {
+    fn start(
+        token: u64,
+        work: tuplelab_domain::schedule::Work,
+        events: &Sender<Event>,
+    ) -> Result<Self, WorkerError> {
+        let trial = Trial::start(token, work, events)?;
+        let pss_ready = process::pss_bytes();
+        Ok(Self { trial, pss_ready, go: None, sequence: 0, tick: None, plateau_reported: false })
+    }
+
+    fn run(mut self, events: &Receiver<Event>, reports: &mut Reports<impl Write>) -> Result<(), WorkerError> {
+        reports.write(&WorkerReport::Ready)?;
+        loop {
+            let progress = match next(events, self.tick) {
+                Some(Event::Order(WorkerOrder::Go { at_boottime_nanos })) => self.on_go(at_boottime_nanos),
+                Some(Event::Order(WorkerOrder::Halt)) => self.on_halt(),
+                Some(Event::Order(WorkerOrder::Release)) => return reports.write(&self.release()),
+                Some(Event::Order(WorkerOrder::Prepare { .. })) => return Err(WorkerError::PreparedTwice),
+                Some(Event::Malformed(error)) => return Err(error),
+                Some(Event::End) => {
+                    // Nobody may be there to read it.
+                    let _ = reports.write(&self.release());
+                    return Ok(());
+                }
+                Some(Event::Lane(lane, notice)) => self.on_notice(lane, notice)?,
+                None => {
+                    reports.write(&self.sample())?;
+                    Progress::StillOpening
+                }
+            };
+            if progress == Progress::Plateau && !self.plateau_reported {
+                self.plateau_reported = true;
+                reports.write(&self.plateau())?;
+            }
+        }
+    }
+
+    /// The first Go counts; a repeated one changes nothing. The past means now.
+    fn on_go(&mut self, at: Nanos) -> Progress {
+        if self.go.is_none() {
+            let go = at.max(boottime());
+            self.go = Some(go);
+            self.tick = Some(go);
+            self.trial.go(go);
+        }
+        self.if_no_lane_opens()
+    }
+
+    fn on_halt(&mut self) -> Progress {
+        self.trial.halt();
+        self.if_no_lane_opens()
+    }
+
+    /// A client without lanes hears from none, and is at its plateau at once.
+    fn if_no_lane_opens(&mut self) -> Progress {
+        if self.trial.has_lanes() { Progress::StillOpening } else { self.trial.after_opening() }
+    }
+
+    fn on_notice(&mut self, lane: usize, notice: Notice) -> Result<Progress, WorkerError> {
+        self.trial.on(lane, notice)
+    }
+
+    fn sample(&mut self) -> WorkerReport {
+        let now = boottime();
+        let go = self.go.unwrap_or(now);
+        let sequence = self.sequence;
+        self.sequence += 1;
+        // On the next whole second after Go; a worker that was late skips one, it does not hurry.
+        self.tick = Some(go + (now.saturating_sub(go) / SECOND + 1) * SECOND);
+        WorkerReport::Sample(Sample {
+            sequence,
+            elapsed_micros: now.saturating_sub(go) / 1_000,
+            cpu_micros: process::cpu_micros(),
+            counters: self.trial.counters(),
+        })
+    }
+
+    fn plateau(&self) -> WorkerReport {
+        let (first, last) = self.trial.span();
+        let figures = Figures { first, last, counters: self.trial.counters() };
+        let beyond = self.trial.beyond();
+        WorkerReport::Plateau(plateau(figures, self.go, self.pss_ready, process::pss_bytes(), beyond))
+    }
+
+    /// Closes everything. The set size is that from before, while the flows were held; the counters
+    /// and the CPU time are those of the end.
+    fn release(&mut self) -> WorkerReport {
+        let pss = process::pss_bytes();
+        let beyond = self.trial.beyond();
+        let figures = self.trial.release();
+        WorkerReport::Released(plateau(figures, self.go, self.pss_ready, pss, beyond))
+    }
+}
+
+fn plateau(
+    figures: Figures,
+    go: Option<Nanos>,
+    pss_ready_bytes: Option<u64>,
+    pss_bytes: Option<u64>,
+    beyond: Option<Beyond>,
+) -> Plateau {
+    let since_go = |at: Option<Nanos>| Some(at?.saturating_sub(go?) / 1_000);
+    Plateau {
+        first_micros: since_go(figures.first),
+        last_micros: since_go(figures.last),
+        cpu_micros: process::cpu_micros(),
+        pss_ready_bytes,
+        pss_bytes,
+        counters: figures.counters,
+        beyond,
+    }
+}
+
+struct Reports<W> {
+    output: W,
+}
+
+impl<W: Write> Reports<W> {
+    fn write(&mut self, report: &WorkerReport) -> Result<(), WorkerError> {
+        let mut line = serde_json::to_vec(report).map_err(|e| WorkerError::Output(e.into()))?;
+        line.push(b'\n');
+        self.output.write_all(&line).and_then(|()| self.output.flush()).map_err(WorkerError::Output)
+    }
+}
