@@ -40,6 +40,8 @@ pub mod ports;
 pub mod report;
 pub mod run;
 pub mod sample;
+#[cfg(test)]
+pub(crate) mod sample_lab;
 pub mod schedule;
 pub mod sysctl;
 pub mod units;

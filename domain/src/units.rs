@@ -21,6 +21,10 @@ fn parse_count(text: &str) -> Option<u64> {
             None => (text.as_str(), 1),
         },
     };
+    // `u64::from_str` takes a sign, people who write counts do not.
+    if !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
     let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
     if whole.is_empty() || part.len() > 6 || (digits.contains('.') && (part.is_empty() || factor == 1)) {
         return None;
@@ -90,9 +94,11 @@ pub struct Count(pub u64);
 impl FromStr for Count {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        parse_count(text)
-            .map(Self)
-            .ok_or_else(|| format!("'{text}' is no count: write a whole number up to 10000m, as in 64512, \"250k\" or \"1m\""))
+        parse_count(text).map(Self).ok_or_else(|| {
+            format!(
+                "'{text}' is no count: write a whole number up to 10000m, as in 64512, \"250k\" or \"1m\""
+            )
+        })
     }
 }
 
@@ -123,9 +129,9 @@ impl FromStr for Rate {
             return Ok(Self::Unlimited);
         }
         let count = text.trim().strip_suffix("/s").and_then(parse_count).filter(|count| *count > 0);
-        count
-            .map(Self::PerSecond)
-            .ok_or_else(|| format!("'{text}' is no rate: write \"unlimited\" or connects per second, as in \"20k/s\""))
+        count.map(Self::PerSecond).ok_or_else(|| {
+            format!("'{text}' is no rate: write \"unlimited\" or connects per second, as in \"20k/s\"")
+        })
     }
 }
 
@@ -153,10 +159,19 @@ pub struct Span(pub std::time::Duration);
 impl FromStr for Span {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no duration of at most a day: write a number and a unit, as in \"5s\", \"250ms\" or \"1m 30s\"");
+        let wrong = || {
+            format!(
+                "'{text}' is no duration of whole microseconds up to a day: write a number and a unit, as in \"5s\", \"250ms\" or \"1m 30s\""
+            )
+        };
+        let whole = |span: &std::time::Duration| span.subsec_nanos() % 1_000 == 0;
         let span: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
         let span = std::time::Duration::try_from(span).map_err(|_| wrong())?;
-        if span > std::time::Duration::from_secs(86_400) { Err(wrong()) } else { Ok(Self(span)) }
+        if span > std::time::Duration::from_secs(86_400) || !whole(&span) {
+            Err(wrong())
+        } else {
+            Ok(Self(span))
+        }
     }
 }
 
@@ -181,10 +196,9 @@ impl FromStr for Ppm {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let number = text.trim().strip_suffix("ppm").and_then(|n| n.trim().parse::<u32>().ok());
-        number
-            .filter(|ppm| *ppm <= 1_000_000)
-            .map(Self)
-            .ok_or_else(|| format!("'{text}' is no share: write parts in a million, as in \"0ppm\" or \"100ppm\""))
+        number.filter(|ppm| *ppm <= 1_000_000).map(Self).ok_or_else(|| {
+            format!("'{text}' is no share: write parts in a million, as in \"0ppm\" or \"100ppm\"")
+        })
     }
 }
 
@@ -235,7 +249,21 @@ mod tests {
         assert_eq!(read("250k"), Some(250_000));
         assert_eq!(read("1.5m"), Some(1_500_000));
         assert_eq!(read("10000m"), Some(10_000_000_000));
-        for bad in ["", "k", "-1", "1.5", "1.", "1000000000000", "9999999999999999999999m", "1e6", "0x10", "1.23456789k"] {
+        for bad in [
+            "",
+            "k",
+            "-1",
+            "1.5",
+            "1.",
+            "1000000000000",
+            "9999999999999999999999m",
+            "1e6",
+            "0x10",
+            "1.23456789k",
+            "+5",
+            "1.+5k",
+            "1.2.3k",
+        ] {
             assert_eq!(read(bad), None, "{bad:?} was taken");
         }
     }
@@ -248,9 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_refused_when_negative_longer_than_a_day_or_without_unit() {
+    fn a_duration_is_refused_when_negative_longer_than_a_day_finer_than_a_microsecond_or_without_unit() {
         assert_eq!("1m 30s".parse::<Span>().map(|s| s.0.as_secs()), Ok(90));
-        for bad in ["-5s", "2d", "25h", "5", "", "99999999999999999999s"] {
+        for bad in ["-5s", "2d", "25h", "5", "", "99999999999999999999s", "5ns"] {
             assert!(bad.parse::<Span>().is_err(), "{bad:?} was taken");
         }
     }

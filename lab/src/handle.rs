@@ -14,8 +14,10 @@ use crate::notice::{ExitNotice, LabUp, Notice};
 use crate::process::{PROGRAM_NAME, tail};
 use crate::spec::{LabSpec, SpecError};
 
-/// Five hosts take a third of a second; a hundred hosts with many addresses on a slow machine take longer.
+/// Five hosts take a tenth of a second; what is left is for a machine that is busy with something else.
 const COME_UP: Duration = Duration::from_secs(20);
+/// 0.3 ms were measured for an address of both families, on a busy machine.
+const COME_UP_PER_ADDRESS: Duration = Duration::from_millis(1);
 /// The holder gives its processes 5 + 2 + 2 seconds, and then ends.
 const COME_DOWN: Duration = Duration::from_secs(10);
 /// How often the holder is looked at while it ends.
@@ -63,17 +65,20 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts a lab and waits until its processes are started, at most 20 seconds. Blocks; starts one thread.
+    /// Starts a lab and waits until its processes are started: at most 20 seconds, and a millisecond more for
+    /// each address. Blocks; starts one thread.
     ///
     /// [`LabError::Refused`] means that a lab with [`crate::LabKind::Loopback`] is worth a try.
     pub fn start(spec: &LabSpec) -> Result<Self, LabError> {
         // Whatever can be refused without a process is refused without one.
         spec.plan()?;
         let (holder, notices) = Holder::start(spec)?;
-        let first = match notices.recv_timeout(COME_UP) {
+        let addresses = spec.hosts.iter().map(|host| host.addresses).sum();
+        let limit = COME_UP + COME_UP_PER_ADDRESS * addresses;
+        let first = match notices.recv_timeout(limit) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
-                return Err(LabError::Silent(format!("nothing within {} s", COME_UP.as_secs())));
+                return Err(LabError::Silent(format!("nothing within {} s", limit.as_secs())));
             }
             Err(RecvTimeoutError::Disconnected) => return Err(LabError::Silent(holder.last_words())),
         };

@@ -200,9 +200,8 @@ impl<N: Net> Acceptor<'_, N> {
 
     /// The posts where it is this lane's turn and nothing failed a moment ago.
     fn active(&self, now: Nanos) -> impl Iterator<Item = &Post<N::Listener>> {
-        let is_mine = |post: &Post<_>| {
-            self.servers.turns.is_mine(post.turn.listener as usize, self.station.index)
-        };
+        let is_mine =
+            |post: &Post<_>| self.servers.turns.is_mine(post.turn.listener as usize, self.station.index);
         self.posts.iter().filter(move |post| post.retry_at <= now && is_mine(post))
     }
 
@@ -215,5 +214,110 @@ impl<N: Net> Acceptor<'_, N> {
         let incoming = self.active(now).map(|post| Watch::Incoming(&post.listener));
         let tokens = self.pending.iter().map(|(socket, _)| Watch::Readable(socket));
         self.station.net.wait(incoming.chain(tokens), until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Token;
+    use crate::lane::Signals;
+    use crate::net::fake::{FakeNet, Received, Script};
+    use crate::tally::Tally;
+    use std::cell::{Cell, RefCell};
+    use tuplelab_domain::sample::Counters;
+    use tuplelab_domain::schedule::{Listener, ServeLane};
+
+    const TRIAL: u64 = 5;
+
+    struct Outcome {
+        counters: Counters,
+        passed: usize,
+        still_queued: usize,
+        slept_until: Nanos,
+    }
+
+    /// Runs the first of `lanes` lanes, each with this quota, on these connections, until it sleeps
+    /// without a timer.
+    fn lane(lanes: usize, quota: u32, incoming: Vec<Result<Script, Errno>>) -> Outcome {
+        let endpoint = ([127, 0, 0, 1], 7_000).into();
+        let turn = ServeLane { turns: vec![Turn { listener: 0, quota }] };
+        let work =
+            Serve { listeners: vec![Listener { endpoint, backlog: 9 }], lanes: vec![turn.clone(); lanes] };
+        let turns = ListenerTurns::new(1, &work.lanes);
+        let servers = Servers { token: TRIAL, work, turns };
+        let (signals, tally, passed) = (Signals::new(), Tally::default(), Cell::new(0));
+        let last = RefCell::new(Counters::default());
+        let net = FakeNet::new(|| {
+            last.replace(tally.counters());
+            signals.release();
+        });
+        net.incoming.borrow_mut().extend(incoming);
+        let tell = |notice| match notice {
+            Notice::Passed(0) => passed.set(passed.get() + 1),
+            other => panic!("an acceptor says nothing like {other:?}"),
+        };
+        let station = Station { index: 0, net: &net, signals: &signals, tally: &tally, tell: &tell };
+        run(&station, &servers, vec![()]);
+        assert_eq!(net.open.get(), 0, "everything is closed at the end");
+        let still_queued = net.incoming.borrow().len();
+        Outcome { counters: last.take(), passed: passed.get(), still_queued, slept_until: net.now.get() }
+    }
+
+    fn caller(token: Token) -> Result<Script, Errno> {
+        Ok(Script::receiving([Received::Bytes(token.0.to_vec())]))
+    }
+
+    fn ours(flow: u64) -> Result<Script, Errno> {
+        caller(Token::new(TRIAL, flow))
+    }
+
+    #[test]
+    fn a_lane_that_holds_its_share_passes_the_listener_on() {
+        let outcome = lane(2, 3, (0..5).map(ours).collect());
+        assert_eq!((outcome.counters.held, outcome.passed, outcome.still_queued), (3, 1, 2));
+    }
+
+    #[test]
+    fn the_last_lane_takes_all_that_come() {
+        let outcome = lane(1, 3, (0..600).map(ours).collect());
+        assert_eq!((outcome.counters.held, outcome.passed, outcome.still_queued), (600, 0, 0));
+    }
+
+    #[test]
+    fn strangers_are_dropped_and_counted() {
+        let other_trial = caller(Token::new(TRIAL + 1, 0));
+        let outcome = lane(1, 9, vec![ours(0), other_trial, Ok(Script::silent()), ours(1)]);
+        assert_eq!((outcome.counters.held, outcome.counters.strangers), (2, 2));
+        assert!(outcome.slept_until >= GREETING_NANOS, "the silent one had its time");
+    }
+
+    #[test]
+    fn a_caller_that_goes_away_is_a_failure_and_no_stranger() {
+        let gone = Ok(Script::receiving([Received::Bytes(vec![])]));
+        let reset = Ok(Script::receiving([Received::Error(Errno::ECONNRESET)]));
+        let outcome = lane(1, 9, vec![gone, reset]);
+        let json = serde_json::to_string(&outcome.counters.failures).expect("serialises");
+        assert_eq!(json, r#"{"receive ECONNRESET":1,"receive EOF":1}"#);
+        assert_eq!(outcome.counters.strangers, 0);
+    }
+
+    #[test]
+    fn of_too_many_silent_callers_the_oldest_are_dropped() {
+        let outcome = lane(1, 9, vec![Ok(Script::silent()); PENDING + 10]);
+        assert_eq!(outcome.counters.strangers, PENDING as u64 + 10);
+    }
+
+    #[test]
+    fn a_full_table_passes_the_listener_on_where_another_lane_follows() {
+        let outcome = lane(2, 9, vec![ours(0), Err(Errno::EMFILE), ours(1)]);
+        assert_eq!((outcome.counters.held, outcome.passed, outcome.still_queued), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_full_table_of_the_last_lane_waits_and_tries_again() {
+        let outcome = lane(1, 9, vec![ours(0), Err(Errno::EMFILE), Err(Errno::EMFILE), ours(1)]);
+        assert_eq!((outcome.counters.held, outcome.counters.failures.total()), (2, 2));
+        assert!(outcome.slept_until >= 3 * BACK_OFF_NANOS, "100 ms, then 200 ms");
     }
 }

@@ -105,7 +105,10 @@ mod tests {
         let listener = Listener { endpoint: ([127, 0, 0, 1], 7).into(), backlog: 1 };
         let serve = |listeners: usize, turns: &[u32]| {
             let turns = turns.iter().map(|&listener| Turn { listener, quota: 1 }).collect();
-            check(&Work::Serve(Serve { listeners: vec![listener; listeners], lanes: vec![ServeLane { turns }] }))
+            check(&Work::Serve(Serve {
+                listeners: vec![listener; listeners],
+                lanes: vec![ServeLane { turns }],
+            }))
         };
         assert_eq!(serve(2, &[0, 1]), Ok(()));
         assert_eq!(serve(2, &[0]), Err(BadWork::UnusedListener(1)));

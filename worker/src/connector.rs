@@ -265,3 +265,164 @@ fn is_shortage(port: Option<u16>, call: Call, cause: Cause) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::Signals;
+    use crate::net::fake::{FakeNet, Received, Script};
+    use crate::pacer::Pace;
+    use crate::tally::Tally;
+    use std::cell::RefCell;
+    use tuplelab_domain::ports::PortSet;
+    use tuplelab_domain::sample::Counters;
+    use tuplelab_domain::schedule::ConnectLane;
+
+    struct Outcome {
+        counters: Counters,
+        complete: Vec<bool>,
+        beyond: Option<Beyond>,
+        connects: Vec<Nanos>,
+        most_open: usize,
+        left_open: usize,
+    }
+
+    fn block(ports: BlockPorts) -> FlowBlock {
+        let destination = ([127, 0, 0, 2], 7_000).into();
+        FlowBlock { first_flow: 40, source: [127, 0, 0, 1].into(), destination, ports }
+    }
+
+    fn explicit(count: u16) -> FlowBlock {
+        block(BlockPorts::Explicit(PortSet::range(1, count)))
+    }
+
+    /// Runs one lane over these blocks with these scripts, to its release.
+    fn lane(blocks: Vec<FlowBlock>, scripts: Vec<Script>, window: u32, rate: Option<f64>) -> Outcome {
+        let work = Connect {
+            lanes: vec![ConnectLane { blocks }],
+            connectors: 1,
+            window,
+            rate,
+            timeout_micros: 1_000,
+            beyond: true,
+        };
+        let clients = Clients {
+            token: 5,
+            turns: ConnectorTurns::new(1),
+            pacer: rate.and_then(Pace::per_second).map(Pacer::new),
+            probes: vec![Mutex::new(Some(vec![0]))],
+            work,
+        };
+        let (signals, tally, notices) = (Signals::new(), Tally::default(), RefCell::new(Vec::new()));
+        signals.set_go(1_000_000);
+        let net = FakeNet::new(|| signals.release());
+        net.opening.borrow_mut().extend(scripts);
+        let tell = |notice| notices.borrow_mut().push(notice);
+        run(&Station { index: 0, net: &net, signals: &signals, tally: &tally, tell: &tell }, &clients);
+        let (mut complete, mut beyond) = (Vec::new(), None);
+        for notice in notices.take() {
+            match notice {
+                Notice::Done { complete: blocks } => complete = blocks,
+                Notice::Probed(probed) => beyond = Some(probed),
+                other => panic!("a connector says nothing like {other:?}"),
+            }
+        }
+        Outcome {
+            counters: tally.counters(),
+            complete,
+            beyond,
+            connects: net.connects.take(),
+            most_open: net.most_open.get(),
+            left_open: net.open.get(),
+        }
+    }
+
+    fn failures(outcome: &Outcome) -> String {
+        serde_json::to_string(&outcome.counters.failures).expect("serialises")
+    }
+
+    #[test]
+    fn answered_flows_are_held_until_release() {
+        let outcome = lane(vec![explicit(50)], vec![Script::receiving([Received::Echo])], 4, None);
+        assert_eq!((outcome.counters.attempted, outcome.counters.established), (50, 50));
+        assert_eq!(outcome.complete, [true]);
+        assert_eq!((outcome.most_open, outcome.left_open), (51, 0), "fifty and the one beyond");
+    }
+
+    #[test]
+    fn each_way_of_failing_is_counted_as_its_own_and_the_others_go_on() {
+        let error = |errno| Received::Error(errno);
+        let scripts = vec![
+            Script { open: Err((Call::Bind, Errno::EADDRINUSE)), ..Script::silent() },
+            Script { connect: Err(Errno::EADDRNOTAVAIL), ..Script::silent() },
+            Script { sends: [Errno::ECONNREFUSED].into(), ..Script::silent() },
+            Script { sends: [Errno::EAGAIN, Errno::EHOSTUNREACH].into(), ..Script::silent() },
+            Script::receiving([error(Errno::EAGAIN), error(Errno::ECONNRESET)]),
+            Script::receiving([Received::Bytes(vec![])]),
+            Script::receiving([Received::Bytes(vec![9; 16])]),
+            Script::receiving([Received::Echo]),
+        ];
+        let outcome = lane(vec![explicit(8)], scripts, 3, None);
+        assert_eq!(
+            failures(&outcome),
+            r#"{"bind EADDRINUSE":1,"connect EADDRNOTAVAIL":1,"connect ECONNREFUSED":1,"connect EHOSTUNREACH":1,"receive ECONNRESET":1,"receive EOF":1,"receive WRONG_ANSWER":1}"#
+        );
+        assert_eq!((outcome.counters.attempted, outcome.counters.established), (8, 1));
+        assert_eq!(outcome.complete, [false]);
+    }
+
+    #[test]
+    fn a_stopped_server_leaves_the_flow_unanswered() {
+        let outcome = lane(vec![explicit(10)], vec![Script::silent()], 4, None);
+        assert_eq!(failures(&outcome), r#"{"receive NO_ANSWER":10}"#);
+        assert_eq!(outcome.most_open, 4, "never more than the window");
+    }
+
+    #[test]
+    fn a_handshake_that_never_ends_has_timed_out() {
+        let scripts = vec![Script { sends: vec![Errno::EAGAIN; 1_000].into(), ..Script::silent() }];
+        assert_eq!(failures(&lane(vec![explicit(3)], scripts, 4, None)), r#"{"connect ETIMEDOUT":3}"#);
+    }
+
+    #[test]
+    fn sixteen_refusals_for_want_of_descriptors_end_a_block_with_only_those_counted() {
+        let full = Script { open: Err((Call::Socket, Errno::EMFILE)), ..Script::silent() };
+        let outcome = lane(vec![explicit(10_000)], vec![full], 4, None);
+        assert_eq!(failures(&outcome), r#"{"socket EMFILE":16}"#);
+        assert_eq!(outcome.counters.attempted, 16);
+    }
+
+    #[test]
+    fn the_kernels_range_ends_a_block_but_a_port_of_ours_that_is_taken_does_not() {
+        let taken = || vec![Script { connect: Err(Errno::EADDRNOTAVAIL), ..Script::silent() }];
+        let kernel = lane(vec![block(BlockPorts::Kernel(100))], taken(), 4, None);
+        assert_eq!(failures(&kernel), r#"{"connect EADDRNOTAVAIL":16}"#);
+        let ours = lane(vec![explicit(100)], taken(), 4, None);
+        assert_eq!(failures(&ours), r#"{"connect EADDRNOTAVAIL":100}"#);
+    }
+
+    #[test]
+    fn paced_connects_begin_when_they_are_due() {
+        let scripts = || vec![Script::receiving([Received::Echo])];
+        let paced = lane(vec![explicit(4)], scripts(), 64, Some(1_000.0));
+        assert_eq!(paced.connects[..4], [1_000_000, 2_000_000, 3_000_000, 4_000_000]);
+        assert_eq!(paced.counters.late, 0);
+    }
+
+    #[test]
+    fn paced_connects_that_had_to_wait_for_the_window_begin_late_and_are_counted() {
+        let paced = lane(vec![explicit(4)], vec![Script::silent()], 1, Some(100_000.0));
+        assert_eq!(paced.counters.late, 3);
+        assert_eq!(paced.counters.attempted, 4);
+    }
+
+    #[test]
+    fn the_connect_beyond_tells_what_the_kernel_said() {
+        let answered = || Script::receiving([Received::Echo]);
+        let refused = Script { connect: Err(Errno::EADDRNOTAVAIL), ..Script::silent() };
+        let beyond = lane(vec![explicit(2)], vec![answered(), answered(), refused], 4, None).beyond;
+        let beyond = beyond.expect("it was tried");
+        let refused: Vec<_> = beyond.refused.iter().map(|(f, count)| (f.to_string(), *count)).collect();
+        assert_eq!((beyond.tried, refused), (1, vec![("connect EADDRNOTAVAIL".to_owned(), 1)]));
+    }
+}

@@ -4,6 +4,7 @@
 //! agent   --> Prepare   listeners bound, lanes started   --> Ready      (or Failed)
 //!         --> Go        a sample at Go and each second   --> Sample ...
 //!                       clients: nothing more opens      --> Plateau
+//!         --> Tell      the figures as they are           --> Told
 //!         --> Halt      clients: as above, early
 //!         --> Release   every lane closes with RST       --> Released, and the worker ends
 //! end of input, at any time: as Release
@@ -11,7 +12,6 @@
 
 use crate::WorkerError;
 use crate::check::check;
-use crate::lane::Notice;
 use crate::net::Nanos;
 use crate::net::linux::boottime;
 use crate::order::{self, Event};
@@ -55,6 +55,7 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
             }
             Some(Event::Order(WorkerOrder::Go { .. })) => return Err(WorkerError::OutOfTurn("go")),
             Some(Event::Order(WorkerOrder::Halt)) => return Err(WorkerError::OutOfTurn("halt")),
+            Some(Event::Order(WorkerOrder::Tell)) => return Err(WorkerError::OutOfTurn("tell")),
             Some(Event::Malformed(error)) => return Err(error),
             Some(Event::End) => return Ok(()),
             Some(Event::Lane(..)) | None => {}
@@ -69,13 +70,11 @@ fn next(events: &Receiver<Event>, until: Option<Nanos>) -> Option<Event> {
     match until {
         // We hold a sender ourselves, so the channel cannot end before us.
         None => Some(events.recv().unwrap_or(Event::End)),
-        Some(until) => {
-            match events.recv_timeout(Duration::from_nanos(until.saturating_sub(boottime()))) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Event::End),
-            }
-        }
+        Some(until) => match events.recv_timeout(Duration::from_nanos(until.saturating_sub(boottime()))) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Event::End),
+        },
     }
 }
 
@@ -107,6 +106,10 @@ impl Engine {
             let progress = match next(events, self.tick) {
                 Some(Event::Order(WorkerOrder::Go { at_boottime_nanos })) => self.on_go(at_boottime_nanos),
                 Some(Event::Order(WorkerOrder::Halt)) => self.on_halt(),
+                Some(Event::Order(WorkerOrder::Tell)) => {
+                    reports.write(&WorkerReport::Told(self.figures()))?;
+                    Progress::StillOpening
+                }
                 Some(Event::Order(WorkerOrder::Release)) => return reports.write(&self.release()),
                 Some(Event::Order(WorkerOrder::Prepare { .. })) => return Err(WorkerError::PreparedTwice),
                 Some(Event::Malformed(error)) => return Err(error),
@@ -115,7 +118,7 @@ impl Engine {
                     let _ = reports.write(&self.release());
                     return Ok(());
                 }
-                Some(Event::Lane(lane, notice)) => self.on_notice(lane, notice)?,
+                Some(Event::Lane(lane, notice)) => self.trial.on(lane, notice)?,
                 None => {
                     reports.write(&self.sample())?;
                     Progress::StillOpening
@@ -123,7 +126,7 @@ impl Engine {
             };
             if progress == Progress::Plateau && !self.plateau_reported {
                 self.plateau_reported = true;
-                reports.write(&self.plateau())?;
+                reports.write(&WorkerReport::Plateau(self.figures()))?;
             }
         }
     }
@@ -149,10 +152,6 @@ impl Engine {
         if self.trial.has_lanes() { Progress::StillOpening } else { self.trial.after_opening() }
     }
 
-    fn on_notice(&mut self, lane: usize, notice: Notice) -> Result<Progress, WorkerError> {
-        self.trial.on(lane, notice)
-    }
-
     fn sample(&mut self) -> WorkerReport {
         let now = boottime();
         let go = self.go.unwrap_or(now);
@@ -168,11 +167,11 @@ impl Engine {
         })
     }
 
-    fn plateau(&self) -> WorkerReport {
+    /// The figures at this moment.
+    fn figures(&self) -> Plateau {
         let (first, last) = self.trial.span();
         let figures = Figures { first, last, counters: self.trial.counters() };
-        let beyond = self.trial.beyond();
-        WorkerReport::Plateau(plateau(figures, self.go, self.pss_ready, process::pss_bytes(), beyond))
+        plateau(figures, self.go, self.pss_ready, process::pss_bytes(), self.trial.beyond())
     }
 
     /// Closes everything. The set size is that from before, while the flows were held; the counters

@@ -8,9 +8,9 @@ use crate::tally::Tally;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use tuplelab_domain::sample::Beyond;
 
@@ -141,10 +141,12 @@ impl Lane {
             }
         };
         let thread =
-            Builder::new().name(format!("lane-{index}")).stack_size(STACK_BYTES).spawn(body).map_err(|e| {
-                let errno = nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0));
-                WorkerError::Lane { lane: index, what: "its thread", errno }
-            })?;
+            Builder::new().name(format!("lane-{index}")).stack_size(STACK_BYTES).spawn(body).map_err(
+                |e| {
+                    let errno = nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0));
+                    WorkerError::Lane { lane: index, what: "its thread", errno }
+                },
+            )?;
         Ok(Self { tally, call, thread })
     }
 

@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn the_set_size_is_read_from_its_own_line() {
-        let text = "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss:  2188 kB\nPss:     512 kB\nPss_Dirty: 9 kB\n";
+        let text =
+            "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss:  2188 kB\nPss:     512 kB\nPss_Dirty: 9 kB\n";
         assert_eq!(pss(text), Some(512 * 1024));
         assert_eq!(pss("Rss: 1 kB\n"), None);
     }

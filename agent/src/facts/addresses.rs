@@ -198,10 +198,11 @@ mod tests {
     fn addresses_of_interfaces_and_of_any_ip_routes_are_offered_in_order() {
         let name =
             "facts::addresses::tests::addresses_of_interfaces_and_of_any_ip_routes_are_offered_in_order";
-        let prepare = "ip link add a type dummy && ip address add 10.66.1.2/24 dev a && ip address add 10.66.1.1/24 dev a \
-                       && ip link set a up && ip link add b type dummy && ip address add 10.66.2.1/24 dev b \
-                       && ip link set b up && ip -6 address add fd66::1/64 dev b nodad \
-                       && ip route add local 10.66.128.0/29 dev lo && ip -6 route add local fd67::/125 dev lo";
+        let prepare = "ip link add br1 type bridge && ip address add 10.66.1.2/24 dev br1 \
+            && ip address add 10.66.1.1/24 dev br1 && ip link set br1 up \
+            && ip link add br2 type bridge && ip address add 10.66.2.1/24 dev br2 \
+            && ip link set br2 up && ip -6 address add fd66::1/64 dev br2 nodad \
+            && ip route add local 10.66.128.0/29 dev lo && ip -6 route add local fd67::/125 dev lo";
         if !in_own_namespace(name, prepare) {
             return;
         }

@@ -82,6 +82,6 @@ mod tests {
         assert!(facts.memory_available > 0 && facts.open_files.per_table > 0 && facts.open_files.threads > 0);
         assert!(facts.open_files.system > 0 && facts.open_files.allocated > 0 && facts.may_set_sysctls);
         assert!(facts.sysctls.values().all(|value| !value.contains(['\t', '\n'])), "{:?}", facts.sysctls);
-        assert!(facts.port_range().len() > 0 && facts.somaxconn() > 0);
+        assert!(!facts.port_range().is_empty() && facts.somaxconn() > 0);
     }
 }

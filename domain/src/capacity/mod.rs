@@ -3,6 +3,8 @@
 pub mod facts;
 mod limit;
 mod predict;
+#[cfg(test)]
+mod tests;
 mod tuples;
 
 pub use limit::{Limit, Margin, Prediction};

@@ -59,7 +59,11 @@ pub fn predict(asked: Connections, tuples: u64, parts: &[Part<'_>], accept_queue
         // One kernel, one memory: every host reads the same number, or a smaller one of its cgroup.
         let available = hosts.iter().map(|part| part.facts.memory_available).min().unwrap_or(0);
         let budget = (available - available / 20).saturating_sub(BYTES_KEPT);
-        margins.push(Margin { limit: Limit::Memory, place: place.clone(), offered: shared(budget / BYTES_PER_END, share) });
+        margins.push(Margin {
+            limit: Limit::Memory,
+            place: place.clone(),
+            offered: shared(budget / BYTES_PER_END, share),
+        });
         if hosts.iter().any(|part| !part.facts.open_files.exempt) {
             let files = hosts.iter().map(|part| part.facts.open_files);
             let free = files.map(|f| f.system.saturating_sub(f.allocated)).min().unwrap_or(0);

@@ -22,13 +22,23 @@ pub fn usable_ports(facts: &HostFacts, source: IpAddr, asked: &SourcePorts) -> P
     match asked {
         SourcePorts::Explicit(ports) => {
             let held = facts.bound.iter().filter(|socket| {
-                socket.state != TcpState::TimeWait && (socket.address == source || socket.address.is_unspecified())
+                socket.state != TcpState::TimeWait
+                    && (socket.address == source || wildcard_over(socket.address, source))
             });
             ports.minus(&PortSet::of(held.map(|socket| socket.port)))
         }
         SourcePorts::Kernel => {
             let held = facts.bound.iter().filter(|s| matches!(s.state, TcpState::Listen | TcpState::Bound));
-            facts.port_range().minus(&facts.reserved_ports()).minus(&PortSet::of(held.map(|socket| socket.port)))
+            facts
+                .port_range()
+                .minus(&facts.reserved_ports())
+                .minus(&PortSet::of(held.map(|socket| socket.port)))
         }
     }
+}
+
+/// Whether a wildcard address covers `source`: `::` stands for IPv4 too unless its socket is
+/// IPV6_V6ONLY, which no reading of the kernel's says, so it is taken to; `0.0.0.0` never for IPv6.
+fn wildcard_over(address: IpAddr, source: IpAddr) -> bool {
+    address.is_unspecified() && (address.is_ipv6() || source.is_ipv4())
 }

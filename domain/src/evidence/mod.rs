@@ -68,11 +68,13 @@ impl TrialEvidence {
 
     /// The kernel's count at one end; `None` unless every host of that end was counted.
     pub fn kernel(&self, role: Role) -> Option<u64> {
+        self.ends_of(role).next()?;
         self.ends_of(role).map(|end| end.census.as_ref().map(|census| census.established)).sum()
     }
 
     /// The kernel's digest at one end; `None` unless every host of that end was counted.
     pub fn digest(&self, role: Role) -> Option<Digest> {
+        self.ends_of(role).next()?;
         self.ends_of(role).try_fold(Digest::default(), |mut sum, end| {
             sum.merge(end.census.as_ref()?.digest);
             Some(sum)
@@ -87,7 +89,8 @@ impl TrialEvidence {
     /// The number that all four counters agree on; `None` where they do not, or one is missing.
     pub fn agreed(&self) -> Option<u64> {
         let count = self.kernel(Role::Client)?;
-        let all = [self.kernel(Role::Server)?, self.established(Role::Client), self.established(Role::Server)];
+        let all =
+            [self.kernel(Role::Server)?, self.established(Role::Client), self.established(Role::Server)];
         (all.iter().all(|other| *other == count) && self.digests_equal()?).then_some(count)
     }
 
@@ -107,6 +110,12 @@ impl TrialEvidence {
         let mut all = Failures::default();
         self.ends.iter().for_each(|end| all.merge(&end.counters.failures));
         all
+    }
+
+    /// Flows that failed, as the clients saw it: what a server saw of the same flows is no second
+    /// failure, and an `accept` that had to be repeated is none at all.
+    pub fn failed(&self) -> u64 {
+        self.ends_of(Role::Client).map(|end| end.counters.failures.total()).sum()
     }
 
     /// Flows begun by the clients.

@@ -3,14 +3,14 @@
 use super::file::{Body, ExpectText, PlanFile};
 use super::given::Given;
 use super::model::{
-    Case, Clients, Connections, Expectation, Family, Load, Plan, Servers, Setup, SourcePorts,
+    Case, Clients, Connections, Expectation, Family, Labels, Load, Plan, Servers, Setup, SourcePorts,
 };
 use super::problem::PlanProblem;
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
 use crate::sysctl::{Sysctl, Sysctls};
 use crate::units::{Count, Rate, Span};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ const ADDRESSES: RangeInclusive<u64> = 1..=65_536;
 /// `listen` takes an int.
 const BACKLOG: RangeInclusive<u64> = 0..=i32::MAX as u64;
 const TRIALS: RangeInclusive<u64> = 1..=1_000;
+/// A schedule of this many pairs is some 20 MB in the store; a million connections from one range of
+/// ports need 36.
+const MOST_PAIRS: u64 = 100_000;
 
 /// Turns a file into a plan.
 ///
@@ -28,7 +31,7 @@ const TRIALS: RangeInclusive<u64> = 1..=1_000;
 /// All problems of the file, in the order of their places.
 pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
     let mut checker = Checker { problems: file.problems };
-    let question = checker.value(file.head.question, String::new(), |_| Ok(()));
+    let question = checker.value(file.head.question, String::new(), printable);
     let trials = checker.count("trials", file.head.trials, 1, TRIALS) as u32;
     let claims = checker.value(file.head.claims, Vec::new(), |_| Ok(()));
     let expectations = file.head.expect.into_iter().filter_map(|text| checker.expectation(text)).collect();
@@ -43,6 +46,8 @@ pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
             setup: checker.setup(text.body),
         })
         .collect();
+    checker.distinct(&cases);
+    checker.pairs(&cases);
     if cases.is_empty() && checker.problems.is_empty() {
         checker.problems.push(PlanProblem::of_file("the plan has no case"));
     }
@@ -59,6 +64,18 @@ fn name_of(index: usize, parameters: &BTreeMap<String, String>) -> String {
         return format!("case {}", index + 1);
     }
     parameters.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Texts of a plan are shown in other people's terminals: no control character steers them.
+fn printable(text: &String) -> Result<(), String> {
+    match text.chars().find(|character| character.is_control() && *character != '\n') {
+        Some(character) => Err(format!("a text has no control characters: leave out {character:?}")),
+        None => Ok(()),
+    }
+}
+
+fn printable_labels(labels: &Labels) -> Result<(), String> {
+    labels.iter().try_for_each(|(key, value)| printable(key).and_then(|()| printable(value)))
 }
 
 struct Checker {
@@ -100,6 +117,37 @@ impl Checker {
         value.0.clamp(*range.start(), *range.end())
     }
 
+    /// Cases are told apart by their names: in reports, and where two runs are compared.
+    fn distinct(&mut self, cases: &[Case]) {
+        let mut names = BTreeSet::new();
+        for case in cases {
+            if !names.insert(&case.name) {
+                let problem = PlanProblem::of_file(format!("two cases are called '{}'", case.name));
+                self.add(
+                    problem.remedy("name each [[case]], sweep over each value once, repeat by trials = 2"),
+                );
+            }
+        }
+    }
+
+    /// Every pair of a source address and a destination is a line of the schedule.
+    fn pairs(&mut self, cases: &[Case]) {
+        let pairs = |case: &Case| {
+            let Setup { servers, clients, .. } = &case.setup;
+            let sources = u64::from(clients.hosts) * u64::from(clients.addresses);
+            let destinations =
+                u64::from(servers.hosts) * u64::from(servers.addresses) * u64::from(servers.ports.len());
+            sources.saturating_mul(destinations)
+        };
+        let sum = cases.iter().map(pairs).fold(0, u64::saturating_add);
+        if sum > MOST_PAIRS {
+            let what = format!(
+                "the plan's cases have {sum} pairs of a source address and an address and port to connect to; at most {MOST_PAIRS} are scheduled"
+            );
+            self.add(PlanProblem::of_file(what).remedy("use fewer addresses, ports or cases"));
+        }
+    }
+
     fn setup(&mut self, body: Body) -> Setup {
         let server_ports = match body.servers.ports {
             Given::Absent => Given::Absent,
@@ -110,10 +158,14 @@ impl Checker {
             hosts: self.count("servers.hosts", body.servers.hosts, 1, HOSTS) as u32,
             addresses: self.count("servers.addresses", body.servers.addresses, 1, ADDRESSES) as u32,
             ports: self.value(server_ports, PortSet::range(7000, 7000), |ports| {
-                if ports.is_empty() { Err("servers.ports names no port: write one, as in \"7000\"".into()) } else { Ok(()) }
+                if ports.is_empty() {
+                    Err("servers.ports names no port: write one, as in \"7000\"".into())
+                } else {
+                    Ok(())
+                }
             }),
             backlog: self.count("servers.backlog", body.servers.backlog, 4096, BACKLOG) as u32,
-            labels: self.value(body.servers.labels, BTreeMap::new(), |_| Ok(())),
+            labels: self.value(body.servers.labels, BTreeMap::new(), printable_labels),
             sysctls: self.sysctls(body.servers.sysctls),
         };
         let clients = Clients {
@@ -124,21 +176,30 @@ impl Checker {
                 SourcePorts::Explicit(PortSet::range(1024, 65535)),
                 |_| Ok(()),
             ),
-            labels: self.value(body.clients.labels, BTreeMap::new(), |_| Ok(())),
+            labels: self.value(body.clients.labels, BTreeMap::new(), printable_labels),
             sysctls: self.sysctls(body.clients.sysctls),
         };
-        let load = Load {
-            family: self.value(body.load.family, Family::Ipv4, |_| Ok(())),
-            connections: self.value(body.load.connections, Connections::Max, |connections| match connections {
-                Connections::Exactly(0) => Err("load.connections = 0 asks for nothing: write \"max\" or at least 1".into()),
-                _ => Ok(()),
-            }),
-            rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
-            hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
-            timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {
-                if timeout.0.is_zero() { Err("load.timeout = 0s gives no connection a chance: write at least \"100ms\"".into()) } else { Ok(()) }
-            }),
-        };
+        let load =
+            Load {
+                family: self.value(body.load.family, Family::Ipv4, |_| Ok(())),
+                connections: self.value(body.load.connections, Connections::Max, |connections| {
+                    match connections {
+                        Connections::Exactly(0) => {
+                            Err("load.connections = 0 asks for nothing: write \"max\" or at least 1".into())
+                        }
+                        _ => Ok(()),
+                    }
+                }),
+                rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
+                hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
+                timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {
+                    if timeout.0.is_zero() {
+                        Err("load.timeout = 0s gives no connection a chance: write at least \"100ms\"".into())
+                    } else {
+                        Ok(())
+                    }
+                }),
+            };
         Setup { servers, clients, load }
     }
 
@@ -185,15 +246,17 @@ impl Checker {
                 }
             }
         }
-        let mut take = |expectation: Result<Option<(Expectation, Range<usize>)>, PlanProblem>| match expectation {
-            Ok(one) => found.extend(one),
-            Err(problem) => self.problems.push(problem),
-        };
+        let mut take =
+            |expectation: Result<Option<(Expectation, Range<usize>)>, PlanProblem>| match expectation {
+                Ok(one) => found.extend(one),
+                Err(problem) => self.problems.push(problem),
+            };
         take(given_as(text.failed, Expectation::Failed));
         take(given_as(text.bound_by, Expectation::BoundBy));
         take(match text.rate {
             Given::Good(Rate::Unlimited, place) => {
-                Err(PlanProblem::at(place, "a rate of \"unlimited\" cannot be missed").remedy("write at least how many per second, as in \"10k/s\""))
+                Err(PlanProblem::at(place, "a rate of \"unlimited\" cannot be missed")
+                    .remedy("write at least how many per second, as in \"10k/s\""))
             }
             Given::Good(Rate::PerSecond(rate), place) => Ok(Some((Expectation::Rate(rate), place))),
             Given::Bad(what, place) => Err(PlanProblem::at(place, what)),
@@ -203,7 +266,8 @@ impl Checker {
         let first = found.next();
         if let Some((_, place)) = found.next() {
             self.add(
-                PlanProblem::at(place, "an [[expect]] says one thing").remedy("write a further [[expect]] for this key"),
+                PlanProblem::at(place, "an [[expect]] says one thing")
+                    .remedy("write a further [[expect]] for this key"),
             );
         }
         first.map(|(expectation, _)| expectation)
@@ -233,9 +297,22 @@ fn setting(sysctl: Sysctl, value: &toml::Value) -> Result<String, String> {
                 _ => Err(format!("'{text}' is no range of ports: write it as in \"20000-21999\"")),
             }
         }
-        _ => match text.parse::<u32>() {
-            Ok(number) if number <= i32::MAX as u32 => Ok(number.to_string()),
-            _ => Err(format!("'{text}' is no value: write a whole number from 0 to {}", i32::MAX)),
-        },
+        _ => {
+            let most = most_of(sysctl);
+            match text.parse::<u32>() {
+                Ok(number) if number <= most => Ok(number.to_string()),
+                _ => Err(format!("'{text}' is no value: write a whole number from 0 to {most}")),
+            }
+        }
+    }
+}
+
+/// The largest value that the kernel takes (net/ipv4/sysctl_net_ipv4.c).
+fn most_of(sysctl: Sysctl) -> u32 {
+    match sysctl {
+        Sysctl::IpUnprivilegedPortStart => 65_535,
+        Sysctl::TcpAbortOnOverflow | Sysctl::TcpSyncookies => 255,
+        Sysctl::TcpTwReuse => 2,
+        _ => i32::MAX as u32,
     }
 }

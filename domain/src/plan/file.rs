@@ -3,23 +3,35 @@
 //! Every case is a whole file of its own: the base with the case's values written over it. Because
 //! the values keep their places in the source, a problem of a swept value points at the sweep.
 
+use super::depth::too_deep;
 use super::given::Given;
 use super::model::{Connections, Family, Labels, SourcePorts};
 use super::problem::PlanProblem;
-use super::schema::{Known, known_at};
+use super::schema::{Known, case_keys, known_at};
 use crate::capacity::Limit;
 use crate::ports::PortSet;
+use crate::sysctl::Sysctl;
 use crate::units::{Count, Ppm, Rate, Span};
 use crate::verdict::ClaimId;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
 /// More cases than this in one plan are refused before any is made.
 const MOST_CASES: usize = 1_000;
+
+/// A longer file is refused unread.
+const MOST_BYTES: usize = 256 << 10;
+
+/// Every case is read as a file of its own: so many values are a second's work.
+const MOST_VALUES: usize = 200_000;
+
+/// The tables that a case may change.
+pub(super) const SECTIONS: [&str; 3] = ["servers", "clients", "load"];
 
 /// What a person typed: good syntax, known keys or the problems with them, values not yet checked.
 #[derive(Debug)]
@@ -78,7 +90,7 @@ pub(super) struct ServersText {
     #[schemars(with = "Option<Count>")]
     pub(super) addresses: Given<Count>,
     /// Ports listened on at each address (default "7000").
-    #[schemars(with = "Option<PortSet>")]
+    #[schemars(with = "Option<PortText>")]
     pub(super) ports: Given<PortText>,
     /// The backlog given to listen() (default 4096).
     #[schemars(with = "Option<Count>")]
@@ -87,7 +99,7 @@ pub(super) struct ServersText {
     #[schemars(with = "Option<Labels>")]
     pub(super) labels: Given<Labels>,
     /// Kernel settings given to each host for the case, by their last name (default none).
-    #[schemars(with = "Option<crate::sysctl::Sysctls>")]
+    #[schemars(with = "Option<BTreeMap<Sysctl, SettingText>>")]
     pub(super) sysctls: Given<BTreeMap<String, toml::Value>>,
 }
 
@@ -107,7 +119,7 @@ pub(super) struct ClientsText {
     #[schemars(with = "Option<Labels>")]
     pub(super) labels: Given<Labels>,
     /// Kernel settings given to each host for the case, by their last name (default none).
-    #[schemars(with = "Option<crate::sysctl::Sysctls>")]
+    #[schemars(with = "Option<BTreeMap<Sysctl, SettingText>>")]
     pub(super) sysctls: Given<BTreeMap<String, toml::Value>>,
 }
 
@@ -136,7 +148,7 @@ pub(super) struct LoadText {
 #[serde(default)]
 pub(super) struct ExpectText {
     /// "predicted" (the capacity model's own number, exactly) or at least this many.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<SettingText>")]
     pub(super) established: Given<toml::Value>,
     /// At most this share of the flows begun: "0ppm".
     #[schemars(with = "Option<Ppm>")]
@@ -152,6 +164,29 @@ pub(super) struct ExpectText {
 /// Ports as text or as one number.
 #[derive(Debug)]
 pub(super) struct PortText(pub(super) PortSet);
+
+impl JsonSchema for PortText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        PortSet::schema_name()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = PortSet::json_schema(generator);
+        schema.insert("type".into(), json!(["string", "integer"]));
+        schema
+    }
+}
+
+/// What may stand where a word or a number may.
+struct SettingText;
+
+impl JsonSchema for SettingText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SettingText".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ "type": ["string", "integer"] })
+    }
+}
 
 impl<'de> Deserialize<'de> for PortText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -170,6 +205,13 @@ impl PlanFile {
     /// All syntax errors that the parser can tell apart. Unknown keys and bad values are no errors
     /// here: `check` reports them together with everything else.
     pub fn parse(source: &str) -> Result<Self, Vec<PlanProblem>> {
+        if source.len() > MOST_BYTES {
+            let what = format!("the file has {} bytes; a plan has at most {MOST_BYTES}", source.len());
+            return Err(vec![PlanProblem::of_file(what)]);
+        }
+        if let Some(at) = too_deep(source) {
+            return Err(vec![PlanProblem::at(at..at + 1, "the file nests deeper here than a plan can")]);
+        }
         let (table, errors) = DeTable::parse_recoverable(source);
         if !errors.is_empty() {
             return Err(errors.iter().map(syntax_problem).collect());
@@ -179,29 +221,103 @@ impl PlanFile {
         let mut problems = Vec::new();
         let sweep = top.remove("sweep");
         let list = top.remove("case");
+        for value in top.values().chain(&sweep).chain(&list) {
+            too_large(value, &mut problems);
+        }
+        if !problems.is_empty() {
+            // The parser reads no table that holds such a number.
+            return Err(problems);
+        }
         unknown_keys(&top, "", &mut problems);
+        wrong_forms(&mut top, &mut problems);
         let base: Body = read(&top, &whole, &mut problems);
         let head: Head = read(&top, &whole, &mut problems);
+        let of_cases = |(key, _): &(Spanned<_>, _)| SECTIONS.contains(&AsRef::<str>::as_ref(key.get_ref()));
+        let sections: DeTable<'_> = top.into_iter().filter(of_cases).collect();
+        let listed = listed_cases(list.as_ref(), sweep.as_ref(), &mut problems);
+        let own =
+            listed.iter().flat_map(|case| &case.values).map(|(_, value)| values_in(value)).sum::<usize>();
+        let base_values = sections.values().map(values_in).sum::<usize>();
+        if base_values.saturating_mul(listed.len()).saturating_add(own) > MOST_VALUES {
+            let what = format!("the plan's cases have more than {MOST_VALUES} values between them");
+            return Err(vec![PlanProblem::of_file(what).remedy("use fewer cases, labels or settings")]);
+        }
         let mut cases = Vec::new();
-        for own in listed_cases(list, sweep, &mut problems) {
-            let mut file = top.clone();
+        for own in listed {
+            let mut file = sections.clone();
             let mut parameters = BTreeMap::new();
             for (key, value) in &own.values {
                 parameters.insert(key.clone(), plain(value.get_ref()));
-                put(&mut file, key, value.clone());
+                put(&mut file, key, Spanned::clone(value));
             }
-            let mut repeated = Vec::new();
-            let body = read(&file, &whole, &mut repeated);
+            let body = read(&file, &whole, &mut problems);
             cases.push(CaseText { name: own.name, parameters, body });
         }
         Ok(Self { source: source.to_owned(), head, base, cases, problems })
     }
 }
 
+/// Adds a problem for every number that TOML's types cannot hold.
+fn too_large(value: &Spanned<DeValue<'_>>, problems: &mut Vec<PlanProblem>) {
+    match value.get_ref() {
+        DeValue::Array(items) => items.iter().for_each(|item| too_large(item, problems)),
+        DeValue::Table(table) => table.values().for_each(|value| too_large(value, problems)),
+        DeValue::Integer(_) | DeValue::Float(_) => {
+            if toml::Value::deserialize(ValueDeserializer::from(value.clone())).is_err() {
+                let what = format!("{} is no number that can be used here", plain(value.get_ref()));
+                problems.push(PlanProblem::at(value.span(), what));
+            }
+        }
+        DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
+    }
+}
+
+/// Takes out, with a problem, what is not of the form that its key has: what is left can be read.
+fn wrong_forms(top: &mut DeTable<'_>, problems: &mut Vec<PlanProblem>) {
+    for section in SECTIONS {
+        if top.get(section).is_some_and(|value| !value.get_ref().is_table())
+            && let Some(value) = top.remove(section)
+        {
+            problems
+                .push(PlanProblem::at(value.span(), format!("'{section}' is a table: write [{section}]")));
+        }
+    }
+    let Some(expect) = top.remove("expect") else { return };
+    let place = expect.span();
+    let DeValue::Array(items) = expect.into_inner() else {
+        problems.push(PlanProblem::at(place, "'expect' is a list: write [[expect]]"));
+        return;
+    };
+    let mut kept = DeArray::new();
+    for item in items {
+        match item.get_ref() {
+            DeValue::Table(table) if table.is_empty() => problems.push(
+                PlanProblem::at(item.span(), "this [[expect]] says nothing")
+                    .remedy("write one sentence that can be false, as in established = \"predicted\""),
+            ),
+            DeValue::Table(_) => kept.push(item),
+            _ => problems.push(PlanProblem::at(item.span(), "an expectation is a table: write [[expect]]")),
+        }
+    }
+    top.insert(Spanned::new(place.clone(), "expect".into()), Spanned::new(place, DeValue::Array(kept)));
+}
+
 /// A case's own values before they are written over the base.
-struct OwnValues<'i> {
+struct OwnValues<'a, 'i> {
     name: Option<String>,
-    values: Vec<(String, Spanned<DeValue<'i>>)>,
+    values: Vec<(String, &'a Spanned<DeValue<'i>>)>,
+}
+
+/// A leaf of a table: its dotted key, where that stands, its value.
+type Leaf<'a, 'i> = (String, Range<usize>, &'a Spanned<DeValue<'i>>);
+
+/// How many values there are at and below this one.
+fn values_in(value: &Spanned<DeValue<'_>>) -> usize {
+    1 + match value.get_ref() {
+        DeValue::Array(items) => items.iter().map(values_in).sum(),
+        DeValue::Table(table) => table.values().map(values_in).sum(),
+        _ => 0,
+    }
 }
 
 fn syntax_problem(error: &toml::de::Error) -> PlanProblem {
@@ -212,10 +328,15 @@ fn syntax_problem(error: &toml::de::Error) -> PlanProblem {
     }
 }
 
-fn read<T: for<'de> Deserialize<'de> + Default>(table: &DeTable<'_>, whole: &Range<usize>, problems: &mut Vec<PlanProblem>) -> T {
+fn read<T: for<'de> Deserialize<'de> + Default>(
+    table: &DeTable<'_>,
+    whole: &Range<usize>,
+    problems: &mut Vec<PlanProblem>,
+) -> T {
     let table = Spanned::new(whole.clone(), table.clone());
     T::deserialize(toml::de::Deserializer::from(table)).unwrap_or_else(|error| {
-        let problem = PlanProblem { what: error.message().trim_end().to_owned(), place: error.span(), remedy: None };
+        let problem =
+            PlanProblem { what: error.message().trim_end().to_owned(), place: error.span(), remedy: None };
         if !problems.contains(&problem) {
             problems.push(problem);
         }
@@ -250,6 +371,7 @@ fn unknown_keys(table: &DeTable<'_>, path: &str, problems: &mut Vec<PlanProblem>
 fn unknown(place: Range<usize>, name: &str, known: &[String]) -> PlanProblem {
     let nearest = known
         .iter()
+        .filter(|k| name.len() <= 2 * k.len())
         .map(|k| (strsim::damerau_levenshtein(k, name), k))
         .min()
         .filter(|(distance, k)| *distance <= 1 + k.len() / 3);
@@ -262,43 +384,48 @@ fn unknown(place: Range<usize>, name: &str, known: &[String]) -> PlanProblem {
 
 /// All leaves below a table, by their dotted key; both `"clients.hosts" = 2` and `clients.hosts = 2`
 /// name the same one.
-fn leaves<'i>(
-    table: &DeTable<'i>,
-    path: &str,
-    found: &mut Vec<(String, Range<usize>, Spanned<DeValue<'i>>)>,
-) {
+fn leaves<'a, 'i>(table: &'a DeTable<'i>, path: &str, found: &mut Vec<Leaf<'a, 'i>>) {
     for (key, value) in table {
-        let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        let path =
+            if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
         match value.get_ref() {
             DeValue::Table(table) => leaves(table, &path, found),
-            _ => found.push((path, key.span(), value.clone())),
+            _ => found.push((path, key.span(), value)),
         }
     }
 }
 
 /// Adds a problem unless a case may set this key.
 fn known_in_a_case(key: &str, place: &Range<usize>, problems: &mut Vec<PlanProblem>) -> bool {
-    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
-    let known = match known_at(section) {
-        Known::Anything => return true,
-        Known::Keys(keys) if !section.is_empty() => {
-            if keys.iter().any(|k| k == name) && !matches!(known_at(key), Known::Keys(_)) {
-                return true;
-            }
-            keys.iter().map(|k| format!("{section}.{k}")).collect()
-        }
-        Known::Keys(_) | Known::Nothing => super::schema::case_keys(),
+    let known = case_keys();
+    let (owner, below) = match key.match_indices('.').nth(1) {
+        // The rest of the key is a label or a setting, dots and all.
+        Some((dot, _)) => (key.get(..dot).unwrap_or(key), true),
+        None => (key, false),
     };
+    if known.iter().any(|k| k == owner) && (!below || matches!(known_at(owner), Known::Anything)) {
+        return true;
+    }
     problems.push(unknown(place.clone(), key, &known));
     false
 }
 
+/// Adds a problem for every key that is written twice, as `"clients.hosts"` and `clients.hosts` are.
+fn written_twice(found: &[Leaf<'_, '_>], problems: &mut Vec<PlanProblem>) {
+    let mut seen = BTreeSet::new();
+    for (key, place, _) in found {
+        if !seen.insert(key) {
+            problems.push(PlanProblem::at(place.clone(), format!("'{key}' is given twice")));
+        }
+    }
+}
+
 /// The cases that the file lists or sweeps over; one with nothing of its own where it does neither.
-fn listed_cases<'i>(
-    list: Option<Spanned<DeValue<'i>>>,
-    sweep: Option<Spanned<DeValue<'i>>>,
+fn listed_cases<'a, 'i>(
+    list: Option<&'a Spanned<DeValue<'i>>>,
+    sweep: Option<&'a Spanned<DeValue<'i>>>,
     problems: &mut Vec<PlanProblem>,
-) -> Vec<OwnValues<'i>> {
+) -> Vec<OwnValues<'a, 'i>> {
     match (list, sweep) {
         (Some(_), Some(sweep)) => {
             problems.push(
@@ -307,13 +434,16 @@ fn listed_cases<'i>(
             );
             Vec::new()
         }
-        (Some(list), None) => cases_of_list(&list, problems),
-        (None, Some(sweep)) => cases_of_sweep(&sweep, problems),
+        (Some(list), None) => cases_of_list(list, problems),
+        (None, Some(sweep)) => cases_of_sweep(sweep, problems),
         (None, None) => vec![OwnValues { name: None, values: Vec::new() }],
     }
 }
 
-fn cases_of_list<'i>(list: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProblem>) -> Vec<OwnValues<'i>> {
+fn cases_of_list<'a, 'i>(
+    list: &'a Spanned<DeValue<'i>>,
+    problems: &mut Vec<PlanProblem>,
+) -> Vec<OwnValues<'a, 'i>> {
     let mut cases = Vec::new();
     let DeValue::Array(items) = list.get_ref() else {
         problems.push(PlanProblem::at(list.span(), "'case' is a list: write [[case]]"));
@@ -330,12 +460,20 @@ fn cases_of_list<'i>(list: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProblem
         };
         let mut found = Vec::new();
         leaves(table, "", &mut found);
+        written_twice(&found, problems);
         let mut own = OwnValues { name: None, values: Vec::new() };
         for (key, place, value) in found {
             if key == "name" {
                 match value.get_ref().as_str() {
-                    Some(name) if (1..=100).contains(&name.chars().count()) => own.name = Some(name.to_owned()),
-                    _ => problems.push(PlanProblem::at(value.span(), "a case's name is a text of 1 to 100 characters")),
+                    Some(name)
+                        if (1..=100).contains(&name.chars().count()) && !name.contains(char::is_control) =>
+                    {
+                        own.name = Some(name.to_owned())
+                    }
+                    _ => problems.push(PlanProblem::at(
+                        value.span(),
+                        "a case's name is a line of 1 to 100 characters",
+                    )),
                 }
             } else if known_in_a_case(&key, &place, problems) {
                 own.values.push((key, value));
@@ -346,7 +484,10 @@ fn cases_of_list<'i>(list: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProblem
     cases
 }
 
-fn cases_of_sweep<'i>(sweep: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProblem>) -> Vec<OwnValues<'i>> {
+fn cases_of_sweep<'a, 'i>(
+    sweep: &'a Spanned<DeValue<'i>>,
+    problems: &mut Vec<PlanProblem>,
+) -> Vec<OwnValues<'a, 'i>> {
     let mut cases = vec![OwnValues { name: None, values: Vec::new() }];
     let DeValue::Table(table) = sweep.get_ref() else {
         problems.push(PlanProblem::at(sweep.span(), "'sweep' is a table: write [sweep]"));
@@ -356,6 +497,7 @@ fn cases_of_sweep<'i>(sweep: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProbl
     leaves(table, "", &mut found);
     // In the order of the file: the first key changes slowest.
     found.sort_by_key(|(_, place, _)| place.start);
+    written_twice(&found, problems);
     for (key, place, values) in found {
         if !known_in_a_case(&key, &place, problems) {
             continue;
@@ -368,7 +510,9 @@ fn cases_of_sweep<'i>(sweep: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProbl
             continue;
         };
         if values.is_empty() {
-            problems.push(PlanProblem::at(place, format!("'{key}' is swept over no value")).remedy("give at least one"));
+            problems.push(
+                PlanProblem::at(place, format!("'{key}' is swept over no value")).remedy("give at least one"),
+            );
             continue;
         }
         let product = cases.len().saturating_mul(values.len());
@@ -381,7 +525,7 @@ fn cases_of_sweep<'i>(sweep: &Spanned<DeValue<'i>>, problems: &mut Vec<PlanProbl
             .flat_map(|case| {
                 values.iter().map(|value| {
                     let mut own = case.values.clone();
-                    own.push((key.clone(), value.clone()));
+                    own.push((key.clone(), value));
                     OwnValues { name: None, values: own }
                 })
             })
@@ -395,21 +539,22 @@ fn too_many_cases(place: Range<usize>, count: usize) -> PlanProblem {
         .remedy("split it into several plans")
 }
 
-/// Writes a value at a dotted key, making the tables on the way.
+/// Writes a value at the dotted key of a case (`section.key`, or `section.key.label`), making the
+/// tables on the way.
 fn put<'i>(table: &mut DeTable<'i>, key: &str, value: Spanned<DeValue<'i>>) {
-    match key.split_once('.') {
-        None => {
-            table.insert(Spanned::new(value.span(), key.to_owned().into()), value);
+    let mut below = table;
+    let mut parts = key.splitn(3, '.').peekable();
+    while let Some(part) = parts.next() {
+        let name = || Spanned::new(value.span(), part.to_owned().into());
+        if parts.peek().is_none() {
+            below.insert(name(), value);
+            return;
         }
-        Some((section, rest)) => {
-            if !matches!(table.get(section).map(Spanned::get_ref), Some(DeValue::Table(_))) {
-                let empty = Spanned::new(value.span(), DeValue::Table(DeTable::new()));
-                table.insert(Spanned::new(value.span(), section.to_owned().into()), empty);
-            }
-            if let Some(DeValue::Table(below)) = table.get_mut(section).map(Spanned::get_mut) {
-                put(below, rest, value);
-            }
+        if !below.get(part).is_some_and(|value| value.get_ref().is_table()) {
+            below.insert(name(), Spanned::new(value.span(), DeValue::Table(DeTable::new())));
         }
+        let Some(DeValue::Table(next)) = below.get_mut(part).map(Spanned::get_mut) else { return };
+        below = next;
     }
 }
 
@@ -421,11 +566,11 @@ fn plain(value: &DeValue<'_>) -> String {
         DeValue::Float(number) => number.to_string(),
         DeValue::Boolean(flag) => flag.to_string(),
         DeValue::Datetime(time) => time.to_string(),
-        DeValue::Array(items) => {
-            items.iter().map(|item| plain(item.get_ref())).collect::<Vec<_>>().join(" ")
-        }
-        DeValue::Table(table) => {
-            table.iter().map(|(k, v)| format!("{}={}", k.get_ref(), plain(v.get_ref()))).collect::<Vec<_>>().join(" ")
-        }
+        DeValue::Array(items) => items.iter().map(|item| plain(item.get_ref())).collect::<Vec<_>>().join(" "),
+        DeValue::Table(table) => table
+            .iter()
+            .map(|(k, v)| format!("{}={}", k.get_ref(), plain(v.get_ref())))
+            .collect::<Vec<_>>()
+            .join(" "),
     }
 }

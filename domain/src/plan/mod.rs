@@ -1,11 +1,15 @@
 //! What a person asks for: from the text of a plan file to a `Plan` that is known to make sense.
 
 mod check;
+mod depth;
 mod file;
 mod given;
 mod model;
 mod problem;
 mod schema;
+
+#[cfg(test)]
+mod tests;
 
 pub use check::check;
 pub use file::PlanFile;

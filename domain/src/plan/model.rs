@@ -215,10 +215,9 @@ impl std::str::FromStr for SourcePorts {
         match text.trim() {
             "kernel" => Ok(Self::Kernel),
             "" => Err("no source port given: write \"kernel\" or ports, as in \"1024-65535\"".into()),
-            ports => ports
-                .parse()
-                .map(Self::Explicit)
-                .map_err(|error: crate::ports::BadPorts| format!("{error}, or \"kernel\" to leave the choice to connect()")),
+            ports => ports.parse().map(Self::Explicit).map_err(|error: crate::ports::BadPorts| {
+                format!("{error}, or \"kernel\" to leave the choice to connect()")
+            }),
         }
     }
 }
@@ -243,7 +242,8 @@ impl std::str::FromStr for Connections {
         if text.trim() == "max" {
             return Ok(Self::Max);
         }
-        let count: Count = text.parse().map_err(|error| format!("{error}, or \"max\" for what the hosts can hold"))?;
+        let count: Count =
+            text.parse().map_err(|error| format!("{error}, or \"max\" for what the hosts can hold"))?;
         Ok(Self::Exactly(count.0))
     }
 }

@@ -3,6 +3,9 @@
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::ops::Range;
 
+/// Nobody reads more at a time.
+const MOST_DRAWN: usize = 50;
+
 /// One problem of a plan file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanProblem {
@@ -34,7 +37,7 @@ impl PlanProblem {
     pub fn render(problems: &[Self], path: &str, source: &str, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();
-        for problem in problems {
+        for problem in problems.iter().take(MOST_DRAWN) {
             let title = Level::ERROR.primary_title(problem.what.as_str());
             let mut group = match problem.place.clone() {
                 Some(place) => {
@@ -50,6 +53,9 @@ impl PlanProblem {
             }
             text.push_str(&renderer.render(&[group]));
             text.push_str("\n\n");
+        }
+        if let Some(more @ 1..) = problems.len().checked_sub(MOST_DRAWN) {
+            text.push_str(&format!("and {more} more problems\n"));
         }
         text
     }

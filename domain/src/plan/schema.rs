@@ -1,7 +1,7 @@
 //! The JSON Schema of a plan file, made from the very types that read it; the keys that it names are
 //! the keys that are known.
 
-use super::file::{Body, Head};
+use super::file::{Body, Head, SECTIONS};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
@@ -76,7 +76,11 @@ pub(super) fn known_at(path: &str) -> Known {
     let mut at: &Value = &SCHEMA;
     for part in path.split('.').filter(|part| !part.is_empty()) {
         let Some(next) = at.get("properties").and_then(|p| p.get(part)) else {
-            return if at.get("additionalProperties").is_some_and(Value::is_object) { Known::Anything } else { Known::Nothing };
+            return if at.get("additionalProperties").is_some_and(Value::is_object) {
+                Known::Anything
+            } else {
+                Known::Nothing
+            };
         };
         at = next.get("items").unwrap_or(next);
     }
@@ -92,7 +96,7 @@ pub(super) fn known_at(path: &str) -> Known {
 
 /// Every key that a case may set.
 pub(super) fn case_keys() -> Vec<String> {
-    ["servers", "clients", "load"]
+    SECTIONS
         .into_iter()
         .flat_map(|section| match known_at(section) {
             Known::Keys(keys) => keys.into_iter().map(|key| format!("{section}.{key}")).collect(),

@@ -2,7 +2,7 @@
 
 use super::model::{CaseReport, Report};
 use super::record::RunRecord;
-use crate::plan::{PlanFile, check};
+use crate::plan::{Plan, PlanFile, check};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ pub fn compare(first: &RunRecord, second: &RunRecord) -> Comparison {
         second: b.run,
         cases,
         unmatched,
-        plan: differences(&plan_values(first), &plan_values(second)),
+        plan: plan_differences(first, second),
         hosts: differences(&host_values(first), &host_values(second)),
     }
 }
@@ -94,21 +94,41 @@ fn differences(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Ve
     names
         .into_iter()
         .filter(|name| a.get(*name) != b.get(*name))
-        .map(|name| Difference { name: name.clone(), first: a.get(name).cloned(), second: b.get(name).cloned() })
+        .map(|name| Difference {
+            name: name.clone(),
+            first: a.get(name).cloned(),
+            second: b.get(name).cloned(),
+        })
         .collect()
 }
 
-fn plan_values(record: &RunRecord) -> BTreeMap<String, String> {
-    let Ok(plan) = PlanFile::parse(&record.plan_source).and_then(check) else { return BTreeMap::new() };
+fn plan_differences(first: &RunRecord, second: &RunRecord) -> Vec<Difference> {
+    let read = |record: &RunRecord| PlanFile::parse(&record.plan_source).and_then(check).ok();
+    let (a, b) = (read(first), read(second));
+    let values = |plan: &Option<Plan>, other: &Option<Plan>| {
+        let common = |name: &str| other.iter().flat_map(|other| &other.cases).any(|case| case.name == name);
+        plan.as_ref().map(|plan| plan_values(plan, common)).unwrap_or_default()
+    };
+    differences(&values(&a, &b), &values(&b, &a))
+}
+
+/// The values of a plan, and what is particular to each of its cases that the other plan has too.
+fn plan_values(plan: &Plan, common: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
+    let claims: Vec<_> = plan.claims.iter().map(ToString::to_string).collect();
     let mut values = BTreeMap::from([
         ("question".to_owned(), plan.question.clone()),
         ("trials".to_owned(), plan.trials.to_string()),
+        ("claims".to_owned(), claims.join(", ")),
     ]);
     for (index, expectation) in plan.expectations.iter().enumerate() {
         values.insert(format!("expect[{index}]"), expectation.to_string());
     }
     let base = serde_json::to_value(&plan.base).unwrap_or_default();
     flatten(&base, "", &mut values);
+    for case in plan.cases.iter().filter(|case| common(&case.name)) {
+        let own = case.parameters.iter().map(|(key, value)| (format!("{}: {key}", case.name), value.clone()));
+        values.extend(own);
+    }
     values
 }
 

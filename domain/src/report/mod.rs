@@ -3,6 +3,8 @@
 mod compare;
 mod model;
 mod record;
+#[cfg(test)]
+mod tests;
 
 pub use compare::{CaseDifference, Comparison, Difference, compare};
 pub use model::{CaseReport, Cohort, Ends, Report, report_schema};

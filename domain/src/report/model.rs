@@ -164,7 +164,10 @@ fn case_report(trial: &TrialEvidence, clients: Cohort, servers: Cohort) -> CaseR
         clients,
         servers,
         predicted: trial.prediction.connections,
-        established: Ends { client: trial.established(Role::Client), server: trial.established(Role::Server) },
+        established: Ends {
+            client: trial.established(Role::Client),
+            server: trial.established(Role::Server),
+        },
         kernel: Ends { client: trial.kernel(Role::Client), server: trial.kernel(Role::Server) },
         digests_equal: trial.digests_equal(),
         failed: trial.failures(),

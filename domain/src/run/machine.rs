@@ -15,7 +15,7 @@ use super::outcome::Outcome;
 use crate::id::AgentName;
 use crate::schedule::Role;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long agents may take to bind listeners and start lanes.
@@ -232,13 +232,14 @@ enum State {
 pub struct Run {
     trials: Vec<TrialPlan>,
     state: State,
-    lost: BTreeSet<AgentName>,
+    /// Agents that fell away, and what is known of it; nobody waits for them.
+    lost: BTreeMap<AgentName, String>,
 }
 
 impl Run {
     /// A run that waits for its turn.
     pub fn queued() -> Self {
-        Self { trials: Vec::new(), state: State::Queued, lost: BTreeSet::new() }
+        Self { trials: Vec::new(), state: State::Queued, lost: BTreeMap::new() }
     }
 
     /// Gives it its trials, once they are placed; ignored when it has begun.
@@ -298,10 +299,11 @@ impl Run {
             RunEvent::Interrupt if self.outcome().is_none() => self.finish(Outcome::Interrupted),
             RunEvent::Cancel if self.state == State::Queued => self.finish(Outcome::Cancelled),
             RunEvent::Cancel => self.end(Outcome::Cancelled),
-            RunEvent::Ready { agent } | RunEvent::Plateau { agent } | RunEvent::Counted { agent } | RunEvent::Collected { agent } => {
-                self.arrived(event, agent)
-            }
-            RunEvent::Failed { agent, why } if self.has(agent) => {
+            RunEvent::Ready { agent }
+            | RunEvent::Plateau { agent }
+            | RunEvent::Counted { agent }
+            | RunEvent::Collected { agent } => self.arrived(event, agent),
+            RunEvent::Failed { agent, why } if self.has(agent) && !self.has_collected(agent) => {
                 let outcome = match self.phase() {
                     Phase::Preparing => Outcome::Failed { why: format!("agent {agent}: {why}") },
                     _ => Outcome::AgentLost { agent: agent.clone(), why: why.clone() },
@@ -312,12 +314,17 @@ impl Run {
                 effects
             }
             RunEvent::Lost { agent, why } if self.has(agent) => {
-                self.lost.insert(agent.clone());
+                self.lost.entry(agent.clone()).or_insert_with(|| why.clone());
+                if self.has_collected(agent) {
+                    return (self, Vec::new());
+                }
                 let mut effects = self.end(Outcome::AgentLost { agent: agent.clone(), why: why.clone() });
                 effects.extend(self.strike(agent));
                 effects
             }
-            RunEvent::HoldOver { index } if self.state == (State::Holding { index: *index }) => self.count(*index),
+            RunEvent::HoldOver { index } if self.state == (State::Holding { index: *index }) => {
+                self.count(*index)
+            }
             RunEvent::Late { deadline } => self.late(*deadline),
             _ => Vec::new(),
         };
@@ -328,10 +335,17 @@ impl Run {
         self.index().is_some_and(|index| self.parties(index).iter().any(|party| party.agent == *agent))
     }
 
+    /// Whether the agent has closed everything: nothing that happens to it can spoil this trial.
+    fn has_collected(&self, agent: &AgentName) -> bool {
+        matches!(&self.state, State::Releasing { waiting, .. } if !waiting.contains(agent))
+    }
+
     fn present(&self, index: usize, role: Option<Role>) -> BTreeSet<AgentName> {
         self.parties(index)
             .iter()
-            .filter(|party| role.is_none_or(|role| party.role == role) && !self.lost.contains(&party.agent))
+            .filter(|party| {
+                role.is_none_or(|role| party.role == role) && !self.lost.contains_key(&party.agent)
+            })
             .map(|party| party.agent.clone())
             .collect()
     }
@@ -350,6 +364,10 @@ impl Run {
     }
 
     fn prepare(&mut self, index: usize) -> Vec<Effect> {
+        let gone = self.parties(index).iter().find_map(|party| self.lost.get_key_value(&party.agent));
+        if let Some((agent, why)) = gone {
+            return self.finish(Outcome::AgentLost { agent: agent.clone(), why: why.clone() });
+        }
         self.state = State::Preparing { index, waiting: self.present(index, None) };
         let deadline = Deadline { index, phase: Phase::Preparing, halted: false };
         vec![Effect::Prepare { index }, Effect::Watch { deadline, time: PREPARE }]
@@ -375,7 +393,8 @@ impl Run {
         }
         match self.state.clone() {
             State::Preparing { index, .. } => {
-                self.state = State::Ramping { index, waiting: self.present(index, Some(Role::Client)), halted: false };
+                self.state =
+                    State::Ramping { index, waiting: self.present(index, Some(Role::Client)), halted: false };
                 let deadline = Deadline { index, phase: Phase::Ramping, halted: false };
                 let time = self.trials.get(index).map_or(HALT, |trial| trial.ramp);
                 vec![Effect::Go { index }, Effect::Watch { deadline, time }]
@@ -402,7 +421,11 @@ impl Run {
         let agents = waiting.iter().cloned().collect();
         self.state = State::Releasing { index, waiting, end };
         let deadline = Deadline { index, phase: Phase::Releasing, halted: false };
-        vec![Effect::Close { index, whole }, Effect::Release { index, agents }, Effect::Watch { deadline, time: RELEASE }]
+        vec![
+            Effect::Close { index, whole },
+            Effect::Release { index, agents },
+            Effect::Watch { deadline, time: RELEASE },
+        ]
     }
 
     fn released(&mut self, index: usize, end: Option<Outcome>) -> Vec<Effect> {
@@ -421,7 +444,10 @@ impl Run {
                 end.get_or_insert(outcome);
                 Vec::new()
             }
-            State::Preparing { index, .. } | State::Ramping { index, .. } | State::Holding { index } | State::Counting { index, .. } => {
+            State::Preparing { index, .. }
+            | State::Ramping { index, .. }
+            | State::Holding { index }
+            | State::Counting { index, .. } => {
                 let index = *index;
                 self.release(index, Some(outcome))
             }
@@ -452,8 +478,12 @@ impl Run {
                 let deadline = Deadline { halted: true, ..deadline };
                 vec![Effect::Halt { index }, Effect::Watch { deadline, time: HALT }]
             }
-            State::Ramping { waiting, .. } if deadline.halted => {
-                let why = format!("{} did not stop opening connections within {} s", names(waiting), HALT.as_secs());
+            State::Ramping { waiting, halted: true, .. } if deadline.halted => {
+                let why = format!(
+                    "{} did not stop opening connections within {} s",
+                    names(waiting),
+                    HALT.as_secs()
+                );
                 self.end(Outcome::Failed { why })
             }
             State::Counting { waiting, .. } => {
@@ -467,7 +497,9 @@ impl Run {
                 });
                 self.finish(end)
             }
-            State::Queued | State::Ramping { .. } | State::Holding { .. } | State::Finished { .. } => Vec::new(),
+            State::Queued | State::Ramping { .. } | State::Holding { .. } | State::Finished { .. } => {
+                Vec::new()
+            }
         }
     }
 }

@@ -45,7 +45,9 @@ impl Call {
     /// The call of that name.
     pub fn named(name: &str) -> Option<Self> {
         use Call::*;
-        [Socket, Setsockopt, Bind, Listen, Connect, Send, Receive, Accept].into_iter().find(|c| c.name() == name)
+        [Socket, Setsockopt, Bind, Listen, Connect, Send, Receive, Accept]
+            .into_iter()
+            .find(|c| c.name() == name)
     }
 }
 

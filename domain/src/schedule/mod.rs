@@ -5,6 +5,8 @@ mod inventory;
 mod place;
 mod share;
 mod shortfall;
+#[cfg(test)]
+mod tests;
 
 pub use assignment::*;
 pub use inventory::{Host, Inventory};

@@ -7,14 +7,16 @@ use super::assignment::{
 use super::inventory::{Host, Inventory};
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
-use crate::capacity::facts::HostFacts;
+use crate::capacity::facts::{BoundSocket, HostFacts};
 use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
 use crate::id::AgentName;
 use crate::plan::{Case, Connections, Labels, Plan, Setup, SourcePorts};
 use crate::ports::PortSet;
+use crate::sample::TcpState;
 use crate::sysctl::Sysctls;
 use crate::units::Rate;
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 
 /// Unanswered connections that one connector keeps in flight where the accept queue has room.
@@ -65,8 +67,9 @@ struct Chosen {
 
 fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Shortfall>> {
     let setup = &case.setup;
-    let (servers, clients) = choose_hosts(case, inventory)?;
+    let (servers, mut clients) = choose_hosts(case, inventory)?;
     let listeners = listeners_of(&servers, setup);
+    hold_listeners(&mut clients, &servers, &listeners);
     let endpoints: Vec<SocketAddr> = listeners.iter().flatten().map(|listener| listener.endpoint).collect();
     let ways = ways_of(&clients, &endpoints, &setup.clients.source_ports);
     let weights: Vec<u64> = ways.iter().map(|way| u64::from(way.ports.len())).collect();
@@ -76,12 +79,8 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         .map(|server| u64::from(setup.servers.backlog.min(server.facts.somaxconn())) + 1)
         .min()
         .unwrap_or(0);
-    let prediction = predict(
-        setup.load.connections,
-        tuples,
-        &parts_of(&servers, &clients, &ways, tuples),
-        accept_queue,
-    );
+    let prediction =
+        predict(setup.load.connections, tuples, &parts_of(&servers, &clients, &ways, tuples), accept_queue);
     let target = prediction.connections;
     demand(case, &prediction)?;
 
@@ -135,8 +134,10 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
                 connectors: least as u32,
                 window,
                 rate: match setup.load.rate {
-                    Rate::Unlimited => None,
-                    Rate::PerSecond(rate) => Some(rate as f64 * flows as f64 / target.max(1) as f64),
+                    Rate::PerSecond(rate) if flows > 0 => {
+                        Some(rate as f64 * flows as f64 / target.max(1) as f64)
+                    }
+                    Rate::PerSecond(_) | Rate::Unlimited => None,
                 },
                 timeout_micros: setup.load.timeout.0.as_micros() as u64,
                 beyond: prediction.bound_by == Limit::FourTuples,
@@ -185,13 +186,36 @@ fn lane_capacity(facts: &HostFacts) -> u64 {
 fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<Chosen>), Vec<Shortfall>> {
     let Setup { servers, clients, .. } = &case.setup;
     let mut short = Vec::new();
-    let serving = choose(case, Role::Server, servers.hosts, servers.addresses, &servers.labels, &servers.sysctls, inventory, &[], &mut short);
+    let serving = choose(
+        case,
+        Role::Server,
+        servers.hosts,
+        servers.addresses,
+        &servers.labels,
+        &servers.sysctls,
+        inventory,
+        &[],
+        &mut short,
+    );
     let taken: Vec<AgentName> = serving.iter().map(|host| host.name.clone()).collect();
-    let connecting = choose(case, Role::Client, clients.hosts, clients.addresses, &clients.labels, &clients.sysctls, inventory, &taken, &mut short);
+    let connecting = choose(
+        case,
+        Role::Client,
+        clients.hosts,
+        clients.addresses,
+        &clients.labels,
+        &clients.sysctls,
+        inventory,
+        &taken,
+        &mut short,
+    );
     if short.is_empty() { Ok((serving, connecting)) } else { Err(short) }
 }
 
-#[expect(clippy::too_many_arguments, reason = "both cohorts are chosen by one function; their fields are its arguments")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "both cohorts are chosen by one function; their fields are its arguments"
+)]
 fn choose(
     case: &Case,
     role: Role,
@@ -211,10 +235,6 @@ fn choose(
         .filter(|host| !taken.contains(&host.name))
         .filter(|host| labels.iter().all(|(key, value)| host.labels.get(key) == Some(value)))
         .collect();
-    let nearest = fitting.iter().filter(|h| offered(h) < addresses as usize).max_by_key(|h| offered(h)).map(|host| {
-        format!("{} offers {} of {addresses} {} addresses", host.name, offered(host), family.name())
-    });
-    fitting.retain(|host| offered(host) >= addresses as usize);
     fitting.sort_by_key(|host| {
         let rank = match host.labels.get("role") {
             Some(word) if word == role.name() => 0,
@@ -223,6 +243,11 @@ fn choose(
         };
         (rank, natural(host.name.as_str()))
     });
+    let unfit = fitting.iter().filter(|h| offered(h) < addresses as usize);
+    let nearest = unfit.min_by_key(|h| Reverse(offered(h))).map(|host| {
+        format!("{} offers {} of {addresses} {} addresses", host.name, offered(host), family.name())
+    });
+    fitting.retain(|host| offered(host) >= addresses as usize);
     if fitting.len() < asked as usize {
         short.push(Shortfall::Hosts {
             case: case.name.clone(),
@@ -236,7 +261,11 @@ fn choose(
     fitting.truncate(asked as usize);
     for host in &fitting {
         if let Some(sysctl) = sysctls.keys().next().filter(|_| !host.facts.may_set_sysctls) {
-            short.push(Shortfall::Setting { case: case.name.clone(), agent: host.name.clone(), sysctl: *sysctl });
+            short.push(Shortfall::Setting {
+                case: case.name.clone(),
+                agent: host.name.clone(),
+                sysctl: *sysctl,
+            });
         }
     }
     fitting
@@ -244,7 +273,14 @@ fn choose(
         .map(|host| Chosen {
             name: host.name.clone(),
             facts: host.facts.with(sysctls),
-            addresses: host.facts.addresses.iter().filter(|a| family.has(a)).take(addresses as usize).copied().collect(),
+            addresses: host
+                .facts
+                .addresses
+                .iter()
+                .filter(|a| family.has(a))
+                .take(addresses as usize)
+                .copied()
+                .collect(),
             sysctls: sysctls.clone(),
         })
         .collect()
@@ -274,6 +310,25 @@ fn listeners_of(servers: &[Chosen], setup: &Setup) -> Vec<Vec<Listener>> {
         .collect()
 }
 
+/// Makes the case's own listeners known to the clients that share a namespace with them: there they
+/// hold their ports like any other socket (and a client cannot connect to itself).
+fn hold_listeners(clients: &mut [Chosen], servers: &[Chosen], listeners: &[Vec<Listener>]) {
+    for client in clients {
+        for (server, own) in servers.iter().zip(listeners) {
+            let same = server.facts.boot_id == client.facts.boot_id
+                && server.facts.network_namespace == client.facts.network_namespace;
+            if !same {
+                continue;
+            }
+            client.facts.bound.extend(own.iter().map(|listener| BoundSocket {
+                address: listener.endpoint.ip(),
+                port: listener.endpoint.port(),
+                state: TcpState::Listen,
+            }));
+        }
+    }
+}
+
 /// From one source address to one destination, by index, with the ports that may be used.
 struct Way {
     client: usize,
@@ -294,14 +349,13 @@ fn ways_of(clients: &[Chosen], endpoints: &[SocketAddr], asked: &SourcePorts) ->
             .map(|source| (*source, usable_ports(&client.facts, *source, asked)))
             .collect();
         for (destination, endpoint) in endpoints.iter().enumerate() {
-            for (source, ports) in &usable {
-                // A socket would connect to itself, which is no connection between hosts.
-                let ports = match endpoint.ip() == *source {
-                    true => ports.minus(&PortSet::of([endpoint.port()])),
-                    false => ports.clone(),
-                };
-                ways.push(Way { client: index, source: *source, destination, endpoint: *endpoint, ports });
-            }
+            ways.extend(usable.iter().map(|(source, ports)| Way {
+                client: index,
+                source: *source,
+                destination,
+                endpoint: *endpoint,
+                ports: ports.clone(),
+            }));
         }
     }
     ways
@@ -310,7 +364,8 @@ fn ways_of(clients: &[Chosen], endpoints: &[SocketAddr], asked: &SourcePorts) ->
 fn parts_of<'a>(servers: &'a [Chosen], clients: &'a [Chosen], ways: &[Way], tuples: u64) -> Vec<Part<'a>> {
     let serving = servers.iter().map(|server| (server, 1.0 / servers.len().max(1) as f64));
     let connecting = clients.iter().enumerate().map(|(index, client)| {
-        let own: u64 = ways.iter().filter(|way| way.client == index).map(|way| u64::from(way.ports.len())).sum();
+        let own: u64 =
+            ways.iter().filter(|way| way.client == index).map(|way| u64::from(way.ports.len())).sum();
         (client, own as f64 / tuples.max(1) as f64)
     });
     serving

@@ -59,9 +59,10 @@ fn split(block: FlowBlock, room: u64) -> (FlowBlock, Option<FlowBlock>) {
     let here = room as u32;
     let (first, second) = match &block.ports {
         BlockPorts::Kernel(_) => (BlockPorts::Kernel(here), BlockPorts::Kernel(count - here)),
-        BlockPorts::Explicit(ports) => {
-            (BlockPorts::Explicit(ports.slice(0, here)), BlockPorts::Explicit(ports.slice(here, count - here)))
-        }
+        BlockPorts::Explicit(ports) => (
+            BlockPorts::Explicit(ports.slice(0, here)),
+            BlockPorts::Explicit(ports.slice(here, count - here)),
+        ),
     };
     let left = FlowBlock { first_flow: block.first_flow + room, ports: second, ..block.clone() };
     (FlowBlock { ports: first, ..block }, Some(left))

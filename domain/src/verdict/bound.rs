@@ -2,20 +2,23 @@
 
 use crate::capacity::Limit;
 use crate::evidence::TrialEvidence;
+use crate::sample::Beyond;
+
+/// What `connect`, or an explicit `bind`, says when no four-tuple is left.
+const PORTS_ARE_OUT: [&str; 2] = ["EADDRNOTAVAIL", "EADDRINUSE"];
 
 /// The limit that bound: the predicted one where the prediction was met exactly (and, for
 /// four-tuples, the kernel refused one connect more wherever it was asked), else the one that the
 /// most frequent failure names.
 pub fn bound_by(trial: &TrialEvidence) -> Limit {
     if trial.agreed() == Some(trial.prediction.connections) {
-        let beyond = trial.ends.iter().filter_map(|end| end.beyond.as_ref());
-        let unrefused = beyond.filter(|b| b.refused.iter().map(|(_, n)| n).sum::<u64>() < b.tried).count();
-        return if unrefused == 0 { trial.prediction.bound_by } else { Limit::Unknown };
+        let refused = trial.ends.iter().filter_map(|end| end.beyond.as_ref()).all(refused_for_ports);
+        return if refused { trial.prediction.bound_by } else { Limit::Unknown };
     }
     let failures = trial.failures();
     let worst = failures.iter().max_by_key(|(_, count)| *count);
     match worst.map(|(failure, _)| failure.error.as_str()) {
-        Some("EADDRNOTAVAIL" | "EADDRINUSE") => Limit::FourTuples,
+        Some(error) if PORTS_ARE_OUT.contains(&error) => Limit::FourTuples,
         Some("EMFILE") => Limit::OpenFiles,
         Some("ENFILE") => Limit::SystemFiles,
         Some("ENOMEM" | "ENOBUFS") => Limit::Memory,
@@ -23,6 +26,13 @@ pub fn bound_by(trial: &TrialEvidence) -> Limit {
         Some("ETIMEDOUT" | "NO_ANSWER") if overflowed(trial) => Limit::AcceptQueue,
         _ => Limit::Unknown,
     }
+}
+
+/// Whether the kernel refused every connect beyond the schedule, and for want of a four-tuple.
+pub(super) fn refused_for_ports(beyond: &Beyond) -> bool {
+    let refused =
+        beyond.refused.iter().filter(|(failure, _)| PORTS_ARE_OUT.contains(&failure.error.as_str()));
+    refused.map(|(_, count)| count).sum::<u64>() >= beyond.tried
 }
 
 fn conntrack_full(trial: &TrialEvidence) -> bool {
@@ -33,7 +43,9 @@ fn conntrack_full(trial: &TrialEvidence) -> bool {
 
 fn overflowed(trial: &TrialEvidence) -> bool {
     trial.ends.iter().any(|end| match (&end.before, &end.after) {
-        (Some(before), Some(after)) => after.since(before).get("TcpExt.ListenOverflows").is_some_and(|n| *n > 0),
+        (Some(before), Some(after)) => {
+            after.since(before).get("TcpExt.ListenOverflows").is_some_and(|n| *n > 0)
+        }
         _ => false,
     })
 }

@@ -1,16 +1,17 @@
 //! The common statements about TCP and scale, and how evidence bears on them.
 
-use super::{Finding, Verdict, flaw, name_of};
+use super::bound::refused_for_ports;
+use super::{Finding, Verdict, bound_by, flaw, name_of};
 use crate::capacity::Limit;
 use crate::evidence::TrialEvidence;
 use crate::plan::{Case, Plan, SourcePorts};
 use crate::units::thousands;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A common statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ClaimId {
     /// One client address has at most 64K connections to one server address and port.
     #[serde(alias = "c3")]
@@ -27,6 +28,15 @@ impl ClaimId {
             Self::C3 => "one client address has at most 64K connections to one server ip:port",
             Self::C4 => "more client addresses, server ports and server addresses multiply it",
         }
+    }
+}
+
+impl JsonSchema for ClaimId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ClaimId".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["C3", "C4", "c3", "c4"], "description": "A common statement." })
     }
 }
 
@@ -63,11 +73,20 @@ fn pairs(case: &Case) -> u64 {
         * u64::from(setup.servers.ports.len())
 }
 
+/// The count on which all witnesses agree, or why there is none.
+fn counted(plan: &Plan, trial: &TrialEvidence) -> Result<u64, String> {
+    if let Some(why) = flaw(plan, trial) {
+        return Err(why);
+    }
+    trial.agreed().ok_or_else(|| format!("'{}': the witnesses differ", name_of(plan, trial)))
+}
+
+/// The error with which the kernel refused every connect more; `None` where it was not asked, or
+/// did not refuse for want of a port.
 fn refused_beyond(trial: &TrialEvidence) -> Option<String> {
     let mut error = None;
     for beyond in trial.ends.iter().filter_map(|end| end.beyond.as_ref()) {
-        let refused: u64 = beyond.refused.iter().map(|(_, count)| count).sum();
-        if beyond.tried == 0 || refused < beyond.tried {
+        if beyond.tried == 0 || !refused_for_ports(beyond) {
             return None;
         }
         error = beyond.refused.first().map(|(failure, _)| failure.to_string());
@@ -81,16 +100,26 @@ fn c3(plan: &Plan, trials: &[TrialEvidence]) -> (Finding, String) {
     let mut spoiled = None;
     for trial in trials {
         let Some(case) = plan.cases.get(trial.case as usize) else { continue };
-        let Some(count) = trial.agreed() else {
-            spoiled = spoiled.or_else(|| Some(flaw(plan, trial).unwrap_or_else(|| format!("'{}': the witnesses differ", case.name))));
-            continue;
+        let count = match counted(plan, trial) {
+            Ok(count) => count,
+            Err(why) => {
+                spoiled.get_or_insert(why);
+                continue;
+            }
         };
         most = most.max(count);
         if pairs(case) != 1 {
             continue;
         }
         if count > PORTS {
-            return (Finding::Refuted, format!("'{}' held {} connections over one pair of addresses and one server port", case.name, thousands(count)));
+            return (
+                Finding::Refuted,
+                format!(
+                    "'{}' held {} connections over one pair of addresses and one server port",
+                    case.name,
+                    thousands(count)
+                ),
+            );
         }
         if let Some(error) = refused_beyond(trial)
             && ceiling.as_ref().is_none_or(|(held, ..)| count > *held)
@@ -99,18 +128,29 @@ fn c3(plan: &Plan, trials: &[TrialEvidence]) -> (Finding, String) {
         }
     }
     let Some((held, error, ports)) = ceiling else {
-        let why = spoiled.unwrap_or_else(|| "no case takes one client address to one server ip:port up to the kernel's refusal".into());
+        let why = spoiled.unwrap_or_else(|| {
+            "no case takes one client address to one server ip:port up to the kernel's refusal".into()
+        });
         return (Finding::Inconclusive, why);
     };
     let chosen = match ports {
         SourcePorts::Kernel => "chosen by the kernel".to_owned(),
         SourcePorts::Explicit(ports) => format!("bound from {ports}"),
     };
-    let first = format!("one address held {} connections to one ip:port with ports {chosen}, the next was refused ({error})", thousands(held));
+    let first = format!(
+        "one address held {} connections to one ip:port with ports {chosen}, the next was refused ({error})",
+        thousands(held)
+    );
     if most > PORTS {
-        (Finding::Qualified, format!("{first}; it is no limit of the server: the same run held {}", thousands(most)))
+        (
+            Finding::Qualified,
+            format!("{first}; it is no limit of the server: the same run held {}", thousands(most)),
+        )
     } else {
-        (Finding::Qualified, format!("{first}; the number is that of the usable source ports, up to {}", thousands(PORTS)))
+        (
+            Finding::Qualified,
+            format!("{first}; the number is that of the usable source ports, up to {}", thousands(PORTS)),
+        )
     }
 }
 
@@ -121,33 +161,60 @@ fn c4(plan: &Plan, trials: &[TrialEvidence]) -> (Finding, String) {
     for trial in trials {
         let Some(case) = plan.cases.get(trial.case as usize) else { continue };
         if trial.prediction.bound_by != Limit::FourTuples {
-            spoiled = spoiled.or_else(|| {
-                Some(format!("'{}' is bound by {}, not by four-tuples", case.name, trial.prediction.bound_by))
-            });
+            spoiled.get_or_insert(format!(
+                "'{}' is bound by {}, not by four-tuples",
+                case.name, trial.prediction.bound_by
+            ));
             continue;
         }
         let law = trial.prediction.connections;
-        match trial.agreed() {
-            Some(count) if count == law && pairs(case) == 1 => single = Some(count),
-            Some(count) if count == law => multiplied.push(thousands(count)),
-            Some(count) => {
+        match counted(plan, trial) {
+            Ok(count) if count == law && pairs(case) == 1 => single = Some(count),
+            Ok(count) if count == law => multiplied.push(thousands(count)),
+            // The law holds until another limit binds: to stay below it for another reason is no
+            // contrary instant.
+            Ok(count) if count < law && bound_by(trial) != Limit::FourTuples => {
+                spoiled.get_or_insert(format!(
+                    "'{}' held {} of {} and was bound by {}, not by four-tuples",
+                    case.name,
+                    thousands(count),
+                    thousands(law),
+                    bound_by(trial)
+                ));
+            }
+            Ok(count) => {
                 return (
                     Finding::Refuted,
-                    format!("'{}' held {} where the sum of usable source ports over all pairs is {}", name_of(plan, trial), thousands(count), thousands(law)),
+                    format!(
+                        "'{}' held {} where the sum of usable source ports over all pairs is {}",
+                        name_of(plan, trial),
+                        thousands(count),
+                        thousands(law)
+                    ),
                 );
             }
-            None => {
-                spoiled = spoiled.or_else(|| Some(flaw(plan, trial).unwrap_or_else(|| format!("'{}': the witnesses differ", case.name))));
-            }
+            Err(why) => drop(spoiled.get_or_insert(why)),
         }
     }
     match (single, spoiled) {
         (_, Some(why)) => (Finding::Inconclusive, why),
-        (None, None) => (Finding::Inconclusive, "no case with a single pair of address and ip:port to multiply from".into()),
-        (Some(_), None) if multiplied.is_empty() => (Finding::Inconclusive, "no case with more than one pair".into()),
+        (None, None) => (
+            Finding::Inconclusive,
+            "no case with a single pair of address and ip:port to multiply from".into(),
+        ),
+        (Some(_), None) if multiplied.is_empty() => {
+            (Finding::Inconclusive, "no case with more than one pair".into())
+        }
         (Some(one), None) => {
             multiplied.dedup();
-            (Finding::Confirmed, format!("{} for one pair became {}: exactly the sum of usable source ports over all pairs", thousands(one), multiplied.join(", ")))
+            (
+                Finding::Confirmed,
+                format!(
+                    "{} for one pair became {}: exactly the sum of usable source ports over all pairs",
+                    thousands(one),
+                    multiplied.join(", ")
+                ),
+            )
         }
     }
 }

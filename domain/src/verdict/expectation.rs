@@ -15,13 +15,20 @@ enum Says {
 
 /// Judges one expectation: one trial against it is a miss; failing that, one trial that cannot say
 /// makes it inconclusive; only if all agree it is held.
-pub(super) fn judge(expectation: &Expectation, plan: &Plan, trials: &[TrialEvidence], missing: Option<&str>) -> Verdict {
+pub(super) fn judge(
+    expectation: &Expectation,
+    plan: &Plan,
+    trials: &[TrialEvidence],
+    missing: Option<&str>,
+) -> Verdict {
     let mut cannot = missing.map(str::to_owned);
     let mut held = 0u64;
     for trial in trials {
         match ask(expectation, plan, trial) {
             Says::Held => held += 1,
-            Says::Missed(why) => return verdict(Finding::Missed, format!("'{}': {why}", name_of(plan, trial))),
+            Says::Missed(why) => {
+                return verdict(Finding::Missed, format!("'{}': {why}", name_of(plan, trial)));
+            }
             Says::Cannot(why) => cannot = cannot.or(Some(why)),
         }
     }
@@ -44,13 +51,17 @@ fn ask(expectation: &Expectation, plan: &Plan, trial: &TrialEvidence) -> Says {
         Expectation::Failed(most) => match flaw(plan, trial) {
             Some(why) => Says::Cannot(why),
             None => {
-                let (failed, begun) = (trial.failures().total(), trial.attempted());
+                let (failed, begun) = (trial.failed(), trial.attempted());
                 // Per million, rounded up: one failure too many must not round to none.
                 let ppm = (u128::from(failed) * 1_000_000).div_ceil(u128::from(begun.max(1)));
                 if begun == 0 {
                     Says::Cannot(format!("'{}': no flow was begun", name_of(plan, trial)))
                 } else if ppm > u128::from(most.0) {
-                    Says::Missed(format!("{} of {} flows failed ({ppm}ppm)", thousands(failed), thousands(begun)))
+                    Says::Missed(format!(
+                        "{} of {} flows failed ({ppm}ppm)",
+                        thousands(failed),
+                        thousands(begun)
+                    ))
                 } else {
                     Says::Held
                 }
@@ -59,7 +70,9 @@ fn ask(expectation: &Expectation, plan: &Plan, trial: &TrialEvidence) -> Says {
         Expectation::Rate(least) => match (flaw(plan, trial), trial.rate_per_second()) {
             (Some(why), _) => Says::Cannot(why),
             (None, None) => Says::Cannot(format!("'{}': no rate could be measured", name_of(plan, trial))),
-            (None, Some(rate)) if rate < *least as f64 => Says::Missed(format!("{}/s", thousands(rate as u64))),
+            (None, Some(rate)) if rate < *least as f64 => {
+                Says::Missed(format!("{}/s", thousands(rate as u64)))
+            }
             (None, Some(_)) => Says::Held,
         },
         Expectation::BoundBy(limit) => match flaw(plan, trial) {
@@ -105,15 +118,19 @@ fn reason(expectation: &Expectation, trials: &[TrialEvidence]) -> String {
     match expectation {
         Expectation::EstablishedAsPredicted | Expectation::Established(_) => {
             let most = trials.iter().map(TrialEvidence::held).max().unwrap_or(0);
-            format!("in {count} of {count} trials, up to {} connections; both ends' kernels agree", thousands(most))
+            format!(
+                "in {count} of {count} trials, up to {} connections; both ends' kernels agree",
+                thousands(most)
+            )
         }
         Expectation::Failed(_) => {
-            let failed: u64 = trials.iter().map(|trial| trial.failures().total()).sum();
+            let failed: u64 = trials.iter().map(TrialEvidence::failed).sum();
             let begun: u64 = trials.iter().map(TrialEvidence::attempted).sum();
             format!("{} of {} flows failed", thousands(failed), thousands(begun))
         }
         Expectation::Rate(_) => {
-            let least = trials.iter().filter_map(TrialEvidence::rate_per_second).fold(f64::INFINITY, f64::min);
+            let least =
+                trials.iter().filter_map(TrialEvidence::rate_per_second).fold(f64::INFINITY, f64::min);
             format!("the slowest of {count} trials reached {}/s", thousands(least as u64))
         }
         Expectation::BoundBy(limit) => format!("{limit} bound in {count} of {count} trials"),

@@ -10,6 +10,7 @@ pub use claim::ClaimId;
 
 use crate::evidence::TrialEvidence;
 use crate::plan::Plan;
+use crate::schedule::Role;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +74,10 @@ pub fn judge(plan: &Plan, trials: &[TrialEvidence], complete: bool) -> Vec<Verdi
     let planned = plan.cases.len() * plan.trials as usize;
     let missing = match (complete, trials.len() < planned) {
         (true, false) => None,
-        _ => Some(format!("{} of {planned} trials were completed", trials.len().min(planned))),
+        _ => Some(format!(
+            "the run was not completed: {} of {planned} trials were begun",
+            trials.len().min(planned)
+        )),
     };
     let expectations = plan.expectations.iter().map(|expectation| Verdict {
         subject: expectation.to_string(),
@@ -89,7 +93,9 @@ fn verdict(finding: Finding, because: impl Into<String>) -> Verdict {
 
 /// How a trial is named in a reason.
 fn name_of<'a>(plan: &'a Plan, trial: &TrialEvidence) -> &'a str {
-    plan.cases.get(trial.case as usize).map_or("a case that the plan does not have", |case| case.name.as_str())
+    plan.cases
+        .get(trial.case as usize)
+        .map_or("a case that the plan does not have", |case| case.name.as_str())
 }
 
 /// What makes a trial's count worthless as evidence, if anything does.
@@ -98,11 +104,22 @@ fn flaw(plan: &Plan, trial: &TrialEvidence) -> Option<String> {
     if let Some(gap) = trial.gaps.first() {
         return Some(format!("'{name}': {gap}"));
     }
-    let counts = (trial.kernel(crate::schedule::Role::Client), trial.kernel(crate::schedule::Role::Server));
+    if let Some(case) = plan.cases.get(trial.case as usize) {
+        let asked = [(Role::Client, case.setup.clients.hosts), (Role::Server, case.setup.servers.hosts)];
+        for (role, asked) in asked {
+            let heard = trial.ends_of(role).count();
+            if heard != asked as usize {
+                return Some(format!("'{name}': {heard} of {asked} {} hosts were heard", role.name()));
+            }
+        }
+    }
+    let counts = (trial.kernel(Role::Client), trial.kernel(Role::Server));
     match counts {
-        (Some(client), Some(server)) if client == server && trial.digests_equal() == Some(false) => Some(format!(
-            "'{name}': both kernels count {client} connections but under other four-tuples: an address was translated between the ends"
-        )),
+        (Some(client), Some(server)) if client == server && trial.digests_equal() == Some(false) => {
+            Some(format!(
+                "'{name}': both kernels count {client} connections but under other four-tuples: an address was translated between the ends"
+            ))
+        }
         (Some(_), Some(_)) => None,
         _ => Some(format!("'{name}': an end's kernel was not counted")),
     }

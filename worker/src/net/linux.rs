@@ -158,8 +158,8 @@ pub(crate) fn listen(listener: &Listener) -> Result<OwnedFd, (Call, Errno)> {
     let at = |call: Call| move |e: std::io::Error| (call, Errno::from_raw(e.raw_os_error().unwrap_or(0)));
     let endpoint = listener.endpoint;
     let kind = socket2::Type::STREAM.nonblocking().cloexec();
-    let socket = socket2::Socket::new(socket2::Domain::for_address(endpoint), kind, None)
-        .map_err(at(Call::Socket))?;
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(endpoint), kind, None).map_err(at(Call::Socket))?;
     socket.set_reuse_address(true).map_err(at(Call::Setsockopt))?;
     socket.set_linger(Some(std::time::Duration::ZERO)).map_err(at(Call::Setsockopt))?;
     if endpoint.is_ipv6() {
@@ -174,6 +174,6 @@ pub(crate) fn listen(listener: &Listener) -> Result<OwnedFd, (Call, Errno)> {
 /// Lowers the priority of the calling thread, and of those that it starts, by five steps: under
 /// load the agent must still be heard. Lowering needs no privilege.
 pub(crate) fn lower_priority() {
-    // SAFETY: takes three integers. A refusal changes nothing that we rely on.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
+    // SAFETY: takes an integer. A refusal changes nothing that we rely on.
+    unsafe { libc::nice(5) };
 }

@@ -1,0 +1,269 @@
+//! What the agent does for a run at the moment: one trial, its worker, its settings, its counts.
+//! Orders may come twice (a controller repeats them after a reconnect) and never change what was
+//! done already.
+
+use crate::clock::Offset;
+use crate::engine::{Engine, EngineEvent};
+use crate::spool::Spool;
+use crate::{census, readings, sysctls};
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+use tuplelab_domain::sample::{Census, Plateau, Readings};
+use tuplelab_domain::schedule::{Assignment, WorkerOrder, WorkerReport};
+use tuplelab_proto::v1::{self, run_message::Body, run_order::Order};
+
+/// Which trial a message is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    run: String,
+    epoch: u32,
+    case: u32,
+    trial: u32,
+}
+
+/// The answers that a count waits for.
+#[derive(Debug, Default)]
+struct Counting {
+    figures: Option<Plateau>,
+    kernel: Option<(Census, Readings)>,
+}
+
+/// A trial under way.
+#[derive(Debug)]
+struct Trial {
+    key: Key,
+    assignment: Assignment,
+    engine: Engine,
+    settings: Option<sysctls::SettingGuard>,
+    before: Readings,
+    went: bool,
+    counting: Option<Counting>,
+    last: Option<Plateau>,
+}
+
+/// What comes back from inside the agent.
+#[derive(Debug)]
+pub enum Happening {
+    /// A worker spoke or ended.
+    Engine(u64, EngineEvent),
+    /// The kernel was counted, for the worker of that generation.
+    Counted(u64, Result<Box<(Census, Readings)>, String>),
+}
+
+/// The agent's part in the run that it was given, if any.
+#[derive(Debug)]
+pub struct Duty {
+    program: PathBuf,
+    engine_events: mpsc::Sender<(u64, EngineEvent)>,
+    happenings: mpsc::Sender<Happening>,
+    generation: u64,
+    trial: Option<Trial>,
+    /// What was said and not yet acknowledged.
+    pub spool: Spool,
+}
+
+impl Duty {
+    /// An agent without work. Workers are `program worker`.
+    pub fn new(program: PathBuf, happenings: mpsc::Sender<Happening>) -> Self {
+        let (engine_events, mut heard) = mpsc::channel(64);
+        let forward = happenings.clone();
+        tokio::spawn(async move {
+            while let Some((generation, event)) = heard.recv().await {
+                if forward.send(Happening::Engine(generation, event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { program, engine_events, happenings, generation: 0, trial: None, spool: Spool::default() }
+    }
+
+    /// Whether load is, or may soon be, on the network.
+    pub fn is_busy(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    fn say(&mut self, key: &Key, body: Body) {
+        self.spool.push(v1::RunMessage {
+            run: key.run.clone(),
+            epoch: key.epoch,
+            case: key.case,
+            trial: key.trial,
+            sequence: 0,
+            body: Some(body),
+        });
+    }
+
+    /// Carries out an order of the controller.
+    pub async fn obey(&mut self, order: v1::RunOrder, clock: &Offset) {
+        let key = Key { run: order.run, epoch: order.epoch, case: order.case, trial: order.trial };
+        let Some(order) = order.order else { return };
+        let current = self.trial.as_ref().is_some_and(|trial| trial.key == key);
+        match order {
+            Order::Prepare(_) if current => {}
+            Order::Prepare(prepare) => {
+                if let Err(why) = self.prepare(&key, prepare).await {
+                    warn!(run = %key.run, case = key.case, %why, "refused");
+                    self.say(&key, Body::Failed(v1::Failed { why }));
+                }
+            }
+            // A release must be answered, whatever became of the trial, or the run waits for it.
+            Order::Release(_) if !current => self.say(&key, Body::Collected(v1::Collected { last: None })),
+            _ if !current => {}
+            Order::Go(go) => {
+                let at_boottime_nanos = clock.to_ours(go.at);
+                if let Some(trial) = self.trial.as_mut().filter(|trial| !trial.went) {
+                    trial.went = true;
+                    self.order(&WorkerOrder::Go { at_boottime_nanos }).await;
+                }
+            }
+            Order::Halt(_) => self.order(&WorkerOrder::Halt).await,
+            Order::Count(_) => self.count().await,
+            Order::Release(_) => self.order(&WorkerOrder::Release).await,
+        }
+    }
+
+    /// Orders to a worker that is gone are moot: its end is reported by itself.
+    async fn order(&mut self, order: &WorkerOrder) {
+        if let Some(trial) = &mut self.trial
+            && let Err(error) = trial.engine.order(order).await
+        {
+            warn!(%error, "the worker takes no orders");
+        }
+    }
+
+    async fn prepare(&mut self, key: &Key, prepare: v1::Prepare) -> Result<(), String> {
+        if let Some(trial) = &self.trial {
+            return Err(format!("this agent is busy with run {}", trial.key.run));
+        }
+        let assignment = prepare.assignment.ok_or("the assignment is missing")?;
+        let assignment = Assignment::try_from(assignment).map_err(|error| error.to_string())?;
+        let settings = match assignment.sysctls.is_empty() {
+            true => None,
+            false => Some(sysctls::apply(&assignment.sysctls).map_err(|error| error.to_string())?),
+        };
+        let before = readings::readings();
+        self.generation += 1;
+        let mut engine = Engine::start(&self.program, self.generation, self.engine_events.clone())
+            .map_err(|error| format!("failed to start {} worker: {error}", self.program.display()))?;
+        let order = WorkerOrder::Prepare { token: prepare.token, work: assignment.work.clone() };
+        engine.order(&order).await.map_err(|error| format!("the worker took no order: {error}"))?;
+        info!(run = %key.run, case = key.case, trial = key.trial, role = assignment.role().name(), "prepare");
+        let key = key.clone();
+        self.trial = Some(Trial {
+            key,
+            assignment,
+            engine,
+            settings,
+            before,
+            went: false,
+            counting: None,
+            last: None,
+        });
+        Ok(())
+    }
+
+    /// Asks the worker for its figures and the kernel for its count, at the same time.
+    async fn count(&mut self) {
+        let Some(trial) = self.trial.as_mut().filter(|trial| trial.counting.is_none()) else { return };
+        trial.counting = Some(Counting::default());
+        let filter = trial.assignment.census.clone();
+        let generation = trial.engine.generation();
+        let happenings = self.happenings.clone();
+        tokio::task::spawn_blocking(move || {
+            let counted = census::census(&filter).map(|census| Box::new((census, readings::readings())));
+            let counted = counted.map_err(|error| format!("the kernel could not be counted: {error}"));
+            let _ = happenings.blocking_send(Happening::Counted(generation, counted));
+        });
+        self.order(&WorkerOrder::Tell).await;
+    }
+
+    /// Takes in what came back from inside.
+    pub async fn happen(&mut self, happening: Happening, clock: &Offset) {
+        let generation = match &happening {
+            Happening::Engine(generation, _) | Happening::Counted(generation, _) => *generation,
+        };
+        let Some(trial) = self.trial.as_mut().filter(|trial| trial.engine.generation() == generation) else {
+            return;
+        };
+        let key = trial.key.clone();
+        match happening {
+            Happening::Counted(_, Ok(counted)) => {
+                if let Some(counting) = &mut trial.counting {
+                    counting.kernel = Some(*counted);
+                }
+                self.counted(&key);
+            }
+            Happening::Counted(_, Err(why)) => self.give_up(why),
+            Happening::Engine(_, EngineEvent::Ended(how)) => {
+                // After its last words a worker's end is expected; before, it is a failure.
+                match trial.last.take() {
+                    Some(last) => self.collected(last),
+                    None => self.give_up(how),
+                }
+            }
+            Happening::Engine(_, EngineEvent::Report(report)) => match *report {
+                WorkerReport::Ready => {
+                    let (offset, bound) = clock.best().unwrap_or((0, u64::MAX));
+                    let before = Some(v1::Readings::from(&trial.before));
+                    self.say(
+                        &key,
+                        Body::Ready(v1::Ready {
+                            clock_offset_nanos: offset,
+                            clock_bound_nanos: bound,
+                            before,
+                        }),
+                    );
+                }
+                WorkerReport::Sample(sample) => self.say(&key, Body::Sample((&sample).into())),
+                WorkerReport::Plateau(plateau) => self.say(&key, Body::Plateau((&plateau).into())),
+                WorkerReport::Told(figures) => {
+                    if let Some(counting) = &mut trial.counting {
+                        counting.figures = Some(figures);
+                    }
+                    self.counted(&key);
+                }
+                WorkerReport::Released(last) => trial.last = Some(last),
+                WorkerReport::Failed { why } => self.give_up(why),
+            },
+        }
+    }
+
+    fn counted(&mut self, key: &Key) {
+        let counting = self.trial.as_ref().and_then(|trial| trial.counting.as_ref());
+        let Some(Counting { figures: Some(figures), kernel: Some((census, after)) }) = counting else {
+            return;
+        };
+        let counted = v1::Counted {
+            census: Some(census.into()),
+            after: Some(after.into()),
+            figures: Some(figures.into()),
+        };
+        self.say(key, Body::Counted(counted));
+    }
+
+    fn collected(&mut self, last: Plateau) {
+        if let Some(key) = self.end_trial() {
+            info!(run = %key.run, case = key.case, trial = key.trial, "collected");
+            self.say(&key, Body::Collected(v1::Collected { last: Some((&last).into()) }));
+        }
+    }
+
+    /// Ends the trial from this side: the worker's input closes, it closes everything and exits.
+    pub fn give_up(&mut self, why: String) {
+        if let Some(key) = self.end_trial() {
+            warn!(run = %key.run, case = key.case, %why, "gave the trial up");
+            self.say(&key, Body::Failed(v1::Failed { why }));
+        }
+    }
+
+    fn end_trial(&mut self) -> Option<Key> {
+        let trial = self.trial.take()?;
+        if let Some(settings) = trial.settings
+            && let Err(error) = settings.restore()
+        {
+            warn!(%error, "a kernel setting could not be put back");
+        }
+        Some(trial.key)
+    }
+}

@@ -1,0 +1,108 @@
+//! The worker process: started for one trial, spoken to in JSON lines, ended with its pipe.
+
+use std::path::Path;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tuplelab_domain::schedule::{WorkerOrder, WorkerReport};
+
+/// What a worker says, or that it is gone.
+#[derive(Debug)]
+pub enum EngineEvent {
+    /// One line of it.
+    Report(Box<WorkerReport>),
+    /// It ended; how.
+    Ended(String),
+}
+
+/// A running worker. Dropping it closes its input, upon which it closes everything and exits.
+#[derive(Debug)]
+pub struct Engine {
+    orders: ChildStdin,
+    generation: u64,
+}
+
+impl Engine {
+    /// Starts `program worker`. Its events carry `generation`, so that the last words of one worker
+    /// are not taken for the next one's.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(
+        program: &Path,
+        generation: u64,
+        events: mpsc::Sender<(u64, EngineEvent)>,
+    ) -> std::io::Result<Self> {
+        let mut child = Command::new(program)
+            .arg0("tuplelab")
+            .arg("worker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            // Ctrl-C reaches the whole foreground group; the worker is ended by its agent.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let missing = || std::io::Error::other("the worker has no pipes");
+        let orders = child.stdin.take().ok_or_else(missing)?;
+        let reports = child.stdout.take().ok_or_else(missing)?;
+        tokio::spawn(listen(child, reports, generation, events));
+        Ok(Self { orders, generation })
+    }
+
+    /// Which worker this is.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Gives an order.
+    ///
+    /// # Errors
+    /// The worker is gone; its end is an event of its own.
+    pub async fn order(&mut self, order: &WorkerOrder) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        self.orders.write_all(&line).await?;
+        self.orders.flush().await
+    }
+}
+
+async fn listen(
+    mut child: Child,
+    reports: ChildStdout,
+    generation: u64,
+    events: mpsc::Sender<(u64, EngineEvent)>,
+) {
+    let mut lines = BufReader::new(reports).lines();
+    let mut wrong = None;
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(report) => {
+                if events.send((generation, EngineEvent::Report(Box::new(report)))).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => wrong = Some(format!("it said what is no report ({error})")),
+        }
+    }
+    let ended = match (wrong, child.wait().await) {
+        (Some(wrong), _) => wrong,
+        (None, Ok(status)) => cause(status),
+        (None, Err(error)) => format!("its end could not be read: {error}"),
+    };
+    let _ = events.send((generation, EngineEvent::Ended(ended))).await;
+}
+
+fn cause(status: std::process::ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("the worker exited with code {code}"),
+        (None, Some(signal)) => {
+            let name = nix::sys::signal::Signal::try_from(signal)
+                .map_or_else(|_| signal.to_string(), |s| s.to_string());
+            format!("the worker was ended by {name}")
+        }
+        (None, None) => "the worker ended".into(),
+    }
+}

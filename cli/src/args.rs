@@ -1,0 +1,307 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use tuplelab_agent::AddressSelector;
+use tuplelab_domain::id::AgentName;
+use tuplelab_domain::units::{Count, Span};
+use tuplelab_lab::LabKind;
+use tuplelab_proto::dial::Address;
+
+const EXAMPLES: &str = "\
+Examples:
+  tuplelab demo                                   a lab on this machine, past 64K connections
+  tuplelab check plans/demo.toml                  what a plan asks for and what it will reach
+  tuplelab run plans/demo.toml                    run it in a lab on this machine
+  tuplelab show last                              the last run again
+  tuplelab compare 0198f1 last                    two runs, case by case
+
+Several hosts:
+  tuplelab controller --listen 127.0.0.1:7600 --db lab.db
+  tuplelab agent --controller http://127.0.0.1:7600 --name a --address 127.0.0.2 --label role=server
+  tuplelab agent --controller http://127.0.0.1:7600 --name b --address 127.0.0.3 --label role=client
+  tuplelab --controller http://127.0.0.1:7600 run plans/demo.toml
+
+Exit codes:
+  0 expectations held   1 missed   2 usage   3 plan refused   4 inconclusive   5 controller unreachable
+  6 capacity short   7 run incomplete (agent lost, failed)   8 database   9 not found   70 other   130 cancelled";
+
+/// A networked lab that shows and measures how TCP connections scale.
+#[derive(Debug, Parser)]
+#[command(name = "tuplelab", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    /// The controller to talk to: http://host:port or unix:/path.
+    #[arg(long, global = true, env = "TUPLELAB_CONTROLLER", value_name = "URL")]
+    pub controller: Option<Address>,
+    /// The form of the log on standard error; RUST_LOG says how much.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub log: LogForm,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the shipped demo plan in a lab on this machine.
+    Demo(DemoArgs),
+    /// Run a plan: on --controller, or without it in a lab made on this machine for the run.
+    Run(RunArgs),
+    /// Check a plan: its values with every default, its cases, and the predicted capacity of each.
+    Check(CheckArgs),
+    /// Print a JSON Schema.
+    Schema {
+        /// Of what.
+        #[arg(value_enum)]
+        of: SchemaOf,
+    },
+    /// List the runs that are kept, newest first.
+    Runs {
+        /// How many.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Show one run.
+    Show {
+        /// An id, a unique part of its front or end, or "last".
+        run: String,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Compare two runs, case by case, and what was different around them.
+    Compare {
+        /// The first run.
+        first: String,
+        /// The second run.
+        second: String,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Follow a run on a controller until it has finished.
+    Watch {
+        /// The run.
+        #[arg(default_value = "last")]
+        run: String,
+    },
+    /// Cancel a run on a controller.
+    Cancel {
+        /// The run.
+        run: String,
+    },
+    /// List the agents of a controller.
+    Agents {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep a lab on this machine up until Ctrl-C, for runs from other terminals.
+    Lab(LabArgs),
+    /// Serve as a controller.
+    Controller(ControllerArgs),
+    /// Serve as a host's agent.
+    Agent(AgentArgs),
+    /// Measure the engine beside a bare loop of the same system calls.
+    Bench(BenchArgs),
+}
+
+/// Which schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// A plan file, for editors.
+    Plan,
+    /// A run's JSON.
+    Report,
+}
+
+/// A lab of which kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Each host is a network namespace of its own.
+    Namespaces,
+    /// Each host is a set of loopback addresses.
+    Loopback,
+}
+
+impl From<Kind> for LabKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Namespaces => Self::Namespaces,
+            Kind::Loopback => Self::Loopback,
+        }
+    }
+}
+
+/// Where runs are read from: a controller, or a database that is only read.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// Read this database instead of asking a controller.
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of a lab that is made for one run.
+#[derive(Debug, Args)]
+pub struct OwnLab {
+    /// What the hosts are (default: namespaces, or loopback where they are forbidden).
+    #[arg(long, value_enum)]
+    pub lab: Option<Kind>,
+    /// Where results are kept (default: $XDG_DATA_HOME/tuplelab/tuplelab.db, else ./tuplelab.db).
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Hold every case's connections for this long instead of 1 s.
+    #[arg(long, value_name = "TIME")]
+    pub hold: Option<Span>,
+    #[command(flatten)]
+    pub own: OwnLab,
+    /// Print the run as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The plan file; "-" reads standard input.
+    pub plan: PathBuf,
+    /// Hold every case's connections for this long, whatever the plan says.
+    #[arg(long, value_name = "TIME")]
+    pub hold: Option<Span>,
+    #[command(flatten)]
+    pub own: OwnLab,
+    /// Submit to the controller and do not wait.
+    #[arg(long)]
+    pub detach: bool,
+    /// Print the run as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The plan file; "-" reads standard input.
+    pub plan: PathBuf,
+    /// Predict for these hosts (JSON, as `tuplelab agents --json` prints it) instead of a lab here.
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+    /// Print the schedule, every address, port and count, as JSON.
+    #[arg(long, conflicts_with = "json")]
+    pub schedule: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lab`
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// Server hosts.
+    #[arg(long, default_value = "1")]
+    pub servers: Count,
+    /// Client hosts.
+    #[arg(long, default_value = "4")]
+    pub clients: Count,
+    /// Addresses of each host.
+    #[arg(long, default_value = "2")]
+    pub addresses: Count,
+    #[command(flatten)]
+    pub own: OwnLab,
+}
+
+/// `controller`
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Unix socket to listen on as well, for its owner only.
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+    /// The database (default: $XDG_DATA_HOME/tuplelab/tuplelab.db, else ./tuplelab.db).
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    /// Listen on an address that others can reach, though nothing is encrypted and nobody is asked who
+    /// they are: whoever reaches it can run load from every agent.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Stop when standard input ends: for labs, which hold its other end.
+    #[arg(long, hide = true)]
+    pub until_input_ends: bool,
+}
+
+/// `agent`
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// A name, unique at the controller.
+    #[arg(long)]
+    pub name: AgentName,
+    /// A label that plans can ask for; may be given several times.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// Addresses or networks to offer for data, comma-separated (default: every address of this host
+    /// that is neither loopback nor link-local).
+    #[arg(long = "address", value_name = "IP|CIDR", value_delimiter = ',')]
+    pub addresses: Vec<AddressSelector>,
+    /// The local address that the control connection leaves from.
+    #[arg(long, value_name = "IP")]
+    pub control_address: Option<IpAddr>,
+    /// Let plans make kernel settings in this host's network namespace.
+    #[arg(long)]
+    pub allow_sysctls: bool,
+    /// Stop when standard input ends: for labs, which hold its other end.
+    #[arg(long, hide = true)]
+    pub until_input_ends: bool,
+}
+
+/// `bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Connections to hold; may be given several times.
+    #[arg(long = "connections", value_name = "COUNT", default_values = ["64512", "250k"])]
+    pub connections: Vec<Count>,
+    /// Pairs of runs, engine and bare loop in turn; medians are printed.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub trials: u32,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("'{text}' is no label: write key=value, as in role=server")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_has_no_contradiction() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,97 @@
+//! `runs`, `show`, `compare`: what is kept, from a controller or from a database that is only read.
+
+use crate::args::Source;
+use crate::client::{Client, connect, decode, refused, report};
+use crate::exit::{Done, Exit, Stop};
+use crate::output::{print, print_json};
+use crate::{place, table};
+use tuplelab_controller::store::{Store, StoreError};
+use tuplelab_domain::report::{Comparison, Report};
+use tuplelab_proto::dial::Address;
+use tuplelab_proto::v1::{CompareRunsRequest, ListRunsRequest, RunSummary};
+
+enum Kept {
+    Controller(Client),
+    Database(Store),
+}
+
+async fn kept(source: &Source, controller: Option<Address>) -> Result<Kept, Stop> {
+    match (&source.db, controller) {
+        (None, Some(address)) => Ok(Kept::Controller(connect(&address).await?)),
+        (db, _) => {
+            let path = place::to_read(db.as_deref())?;
+            Ok(Kept::Database(Store::open_read_only(&path).await.map_err(unusable)?))
+        }
+    }
+}
+
+fn unusable(error: StoreError) -> Stop {
+    let exit = match error {
+        StoreError::NotFound { .. } | StoreError::Ambiguous { .. } => Exit::NotFound,
+        _ => Exit::Store,
+    };
+    Stop::new(exit, error.to_string())
+}
+
+/// Lists runs.
+pub async fn runs(limit: u32, source: Source, controller: Option<Address>) -> Done {
+    let runs: Vec<RunSummary> = match kept(&source, controller).await? {
+        Kept::Controller(mut client) => {
+            client.list_runs(ListRunsRequest { limit }).await.map_err(refused)?.into_inner().runs
+        }
+        Kept::Database(store) => {
+            store.list_runs(limit).await.map_err(unusable)?.into_iter().map(Into::into).collect()
+        }
+    };
+    if source.json {
+        let rows = runs.iter().map(|run| {
+            serde_json::json!({
+                "run": run.run, "plan": run.plan, "question": run.question, "submitter": run.submitter,
+                "submitted_micros": run.submitted_micros, "phase": run.phase, "outcome": run.outcome,
+                "most_held": run.most_held, "verdicts": run.findings,
+            })
+        });
+        return print_json(&serde_json::json!({ "runs": rows.collect::<Vec<_>>() }));
+    }
+    print(&table::runs(&runs))
+}
+
+/// Shows one run.
+pub async fn show(run: String, source: Source, controller: Option<Address>) -> Done {
+    let report = match kept(&source, controller).await? {
+        Kept::Controller(mut client) => report(&mut client, &run).await?,
+        Kept::Database(store) => {
+            let id = store.find_run(&run).await.map_err(unusable)?;
+            Report::new(&store.record(&id).await.map_err(unusable)?)
+        }
+    };
+    match source.json {
+        true => print_json(&report),
+        false => print(&table::report(&report)),
+    }
+}
+
+/// Compares two runs.
+pub async fn compare(first: String, second: String, source: Source, controller: Option<Address>) -> Done {
+    let comparison: Comparison = match kept(&source, controller).await? {
+        Kept::Controller(mut client) => {
+            let reply = client.compare_runs(CompareRunsRequest { first, second }).await.map_err(refused)?;
+            decode(&reply.into_inner().comparison_json)?
+        }
+        Kept::Database(store) => {
+            let mut records = Vec::new();
+            for name in [first, second] {
+                let id = store.find_run(&name).await.map_err(unusable)?;
+                records.push(store.record(&id).await.map_err(unusable)?);
+            }
+            let [first, second] = records.as_slice() else {
+                return Err(Stop::new(Exit::Failed, "two runs are compared"));
+            };
+            tuplelab_domain::report::compare(first, second)
+        }
+    };
+    match source.json {
+        true => print_json(&comparison),
+        false => print(&table::comparison(&comparison)),
+    }
+}

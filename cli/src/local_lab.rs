@@ -1,0 +1,201 @@
+//! A lab on this machine: which hosts it needs for a plan, how its processes are started, when it is
+//! ready. The lab itself is the `lab` crate's.
+
+use crate::client::{Client, connect};
+use crate::exit::{Exit, Stop};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tuplelab_domain::plan::Plan;
+use tuplelab_lab::{HostSpec, Lab, LabError, LabKind, LabSpec, LabUp, ProcessSpec};
+use tuplelab_proto::dial::Address;
+use tuplelab_proto::v1::ListAgentsRequest;
+
+/// The port of a lab's controller, inside the lab's own network.
+const PORT: u16 = 7600;
+/// How long controller and agents may take to be there.
+const READY: Duration = Duration::from_secs(20);
+
+/// How many hosts of each role, and how many addresses each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Server hosts.
+    pub servers: u32,
+    /// Client hosts.
+    pub clients: u32,
+    /// Addresses of each server.
+    pub server_addresses: u32,
+    /// Addresses of each client.
+    pub client_addresses: u32,
+}
+
+impl Size {
+    /// What the largest cases of a plan need.
+    pub fn of(plan: &Plan) -> Self {
+        let most = |of: &dyn Fn(&tuplelab_domain::plan::Setup) -> u32| {
+            plan.cases.iter().map(|case| of(&case.setup)).max().unwrap_or(1)
+        };
+        Self {
+            servers: most(&|setup| setup.servers.hosts),
+            clients: most(&|setup| setup.clients.hosts),
+            server_addresses: most(&|setup| setup.servers.addresses),
+            client_addresses: most(&|setup| setup.clients.addresses),
+        }
+    }
+
+    /// Name, role and addresses of every host.
+    pub fn hosts(self) -> impl Iterator<Item = (String, &'static str, u32)> {
+        let servers =
+            (1..=self.servers).map(move |i| (format!("server-{i}"), "server", self.server_addresses));
+        let clients =
+            (1..=self.clients).map(move |i| (format!("client-{i}"), "client", self.client_addresses));
+        servers.chain(clients)
+    }
+}
+
+/// The spec of a lab; `folder` is for its socket and its logs.
+pub fn spec(kind: LabKind, size: Size, folder: &Path, db: &Path, program: PathBuf) -> LabSpec {
+    let socket = folder.join("controller.sock");
+    let unix = socket.display().to_string();
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+    let mut controller =
+        words(&["controller", "--until-input-ends", "--unix", &unix, "--db", &db.display().to_string()]);
+    let dial = match kind {
+        LabKind::Namespaces => {
+            // Nothing but the lab's own hosts can reach its hub.
+            controller.extend(words(&["--insecure", "--listen"]));
+            controller.push(format!("{{control}}:{PORT}"));
+            format!("http://{{control}}:{PORT}")
+        }
+        // The hosts share this machine's ports: a socket takes none.
+        LabKind::Loopback => format!("unix:{unix}"),
+    };
+    let hosts = size.hosts().map(|(name, role, addresses)| {
+        let mut args = words(&["agent", "--until-input-ends", "--name", "{name}", "--controller"]);
+        args.push(dial.clone());
+        args.extend(words(&["--address", "{addresses}", "--label"]));
+        args.push(format!("role={role}"));
+        if kind == LabKind::Namespaces {
+            args.push("--allow-sysctls".into());
+        }
+        HostSpec { name, addresses, args }
+    });
+    LabSpec {
+        kind,
+        program,
+        log_dir: folder.join("log"),
+        inherit_stderr: false,
+        controller: ProcessSpec { args: controller },
+        hosts: hosts.collect(),
+    }
+}
+
+/// A lab that is up, with a way to its controller.
+pub struct LocalLab {
+    lab: Lab,
+    /// The controller's socket.
+    pub address: Address,
+    /// What is to be said to people: why hosts are loopback addresses, what the lab lacks.
+    pub notes: Vec<String>,
+    folder: TempDir,
+}
+
+impl LocalLab {
+    /// Starts a lab: of the given kind, or namespaces and, where they are forbidden, loopback.
+    pub async fn start(kind: Option<LabKind>, size: Size, db: &Path) -> Result<(Self, Client), Stop> {
+        let failed = |what: String| Stop::new(Exit::Failed, format!("the lab did not come up: {what}"));
+        let folder = tempfile::Builder::new()
+            .prefix("tuplelab-")
+            .tempdir()
+            .map_err(|error| failed(error.to_string()))?;
+        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        let db = std::path::absolute(db).map_err(|error| failed(error.to_string()))?;
+        let mut notes = Vec::new();
+        let first = spec(kind.unwrap_or(LabKind::Namespaces), size, folder.path(), &db, program.clone());
+        let lab = match (start(first).await?, kind) {
+            (Err(LabError::Refused(why)), None) => {
+                notes.push(format!("network namespaces are forbidden here ({why}): the hosts are loopback addresses and share this machine's ports"));
+                let second = spec(LabKind::Loopback, size, folder.path(), &db, program);
+                start(second).await?.map_err(|error| failed(error.to_string()))?
+            }
+            (lab, _) => lab.map_err(|error| failed(error.to_string()))?,
+        };
+        notes.extend(lab.up().notes.iter().cloned());
+        let address = Address::Unix(folder.path().join("controller.sock"));
+        let mut lab = Self { lab, address, notes, folder };
+        let client = lab.until_ready().await?;
+        Ok((lab, client))
+    }
+
+    /// The lab as it came up.
+    pub fn up(&self) -> &LabUp {
+        self.lab.up()
+    }
+
+    /// Waits until every host's agent is attached.
+    async fn until_ready(&mut self) -> Result<Client, Stop> {
+        let hosts = self.lab.up().hosts.len();
+        let late = Instant::now() + READY;
+        let mut missing = "its controller does not answer".to_owned();
+        while Instant::now() < late {
+            self.all_alive()?;
+            if let Ok(mut client) = connect(&self.address).await
+                && let Ok(agents) = client.list_agents(ListAgentsRequest {}).await
+            {
+                let attached = agents.into_inner().agents.len();
+                if attached == hosts {
+                    return Ok(client);
+                }
+                missing = format!("{attached} of {hosts} agents are attached");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(self.broken(format!("after {} s {missing}", READY.as_secs())))
+    }
+
+    /// Says so if a process of the lab has ended by itself.
+    pub fn all_alive(&mut self) -> Result<(), Stop> {
+        match self.lab.try_exited() {
+            None => Ok(()),
+            Some(exited) => {
+                let tail = exited.log_tail.trim_end();
+                let words = format!(
+                    "{} ended ({}){}{tail}",
+                    exited.name,
+                    exited.status,
+                    if tail.is_empty() { "" } else { ":\n" }
+                );
+                // A controller that refuses its database says so, and the code should, too.
+                let stop = self.broken(words);
+                Err(if exited.status == format!("exit code {}", Exit::Store as u8) {
+                    Stop::new(Exit::Store, tail.to_owned())
+                } else {
+                    stop
+                })
+            }
+        }
+    }
+
+    fn broken(&self, what: String) -> Stop {
+        Stop::new(Exit::Failed, format!("the lab is not whole: {what}"))
+    }
+
+    /// Ends the lab and everything in it.
+    pub async fn stop(self) -> Result<(), Stop> {
+        let lab = self.lab;
+        let stopped = tokio::task::spawn_blocking(move || lab.stop()).await;
+        drop(self.folder);
+        match stopped {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Stop::new(Exit::Failed, format!("the lab did not end cleanly: {error}"))),
+            Err(error) => Err(Stop::new(Exit::Failed, format!("the lab did not end cleanly: {error}"))),
+        }
+    }
+}
+
+/// `Lab::start` waits for its child, so it must not be on the runtime's own threads.
+async fn start(spec: LabSpec) -> Result<Result<Lab, LabError>, Stop> {
+    tokio::task::spawn_blocking(move || Lab::start(&spec))
+        .await
+        .map_err(|error| Stop::new(Exit::Failed, format!("the lab did not come up: {error}")))
+}

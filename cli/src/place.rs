@@ -1,0 +1,55 @@
+//! Where results are kept when nobody says where.
+
+use crate::exit::{Exit, Stop};
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "tuplelab.db";
+
+fn data_home() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
+    Some(home.join("tuplelab"))
+}
+
+/// All places that a database may be in, in the order in which they are tried.
+fn candidates() -> Vec<PathBuf> {
+    let user = nix::unistd::Uid::current();
+    let last = std::env::temp_dir().join(format!("tuplelab-{user}"));
+    data_home().into_iter().chain([PathBuf::from("."), last]).map(|folder| folder.join(FILE)).collect()
+}
+
+/// The database to write: the first place that can be written. A home that cannot be is no error.
+pub fn to_write(given: Option<&Path>) -> Result<PathBuf, Stop> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let places = candidates();
+    places.iter().find(|path| is_writable(path)).cloned().ok_or_else(|| {
+        let tried = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        Stop::new(
+            Exit::Store,
+            format!("no place to keep results: {tried} cannot be written; name one with --db FILE"),
+        )
+    })
+}
+
+/// The database to read: the first that is there.
+pub fn to_read(given: Option<&Path>) -> Result<PathBuf, Stop> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let places = candidates();
+    places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
+        let tried = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        Stop::new(Exit::NotFound, format!("no results yet: none of {tried} is there; run 'tuplelab demo' first, or name a database with --db FILE"))
+    })
+}
+
+fn is_writable(path: &Path) -> bool {
+    if path.exists() {
+        return std::fs::OpenOptions::new().append(true).open(path).is_ok();
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).is_ok()
+        && nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_ok()
+}

@@ -1,0 +1,256 @@
+//! Tables for people.
+
+use crate::output::plain;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report};
+use tuplelab_domain::run::Outcome;
+use tuplelab_domain::units::{bytes, thousands};
+use tuplelab_proto::v1::{AgentSummary, RunSummary};
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(head.iter().copied());
+    table
+}
+
+fn right(text: impl ToString) -> Cell {
+    Cell::new(text.to_string()).set_alignment(CellAlignment::Right)
+}
+
+/// A moment in UTC, to the second.
+pub fn moment(micros: i64) -> String {
+    match jiff::Timestamp::from_microsecond(micros) {
+        Ok(moment) => moment.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => "unknown".into(),
+    }
+}
+
+fn both<T: Copy>(ends: &Ends<T>, print: impl Fn(T) -> String) -> String {
+    let (client, server) = (print(ends.client), print(ends.server));
+    if client == server { client } else { format!("{client} / {server}") }
+}
+
+fn cohort(cohort: &Cohort) -> String {
+    format!("{} x {} x {}", cohort.hosts, cohort.addresses, cohort.ports)
+}
+
+fn failed(case: &CaseReport) -> String {
+    if case.failed.is_empty() {
+        return "0".into();
+    }
+    case.failed
+        .iter()
+        .map(|(failure, count)| format!("{failure}: {}", thousands(count)))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A whole run.
+pub fn report(report: &Report) -> String {
+    let mut text = format!("{}\n", plain(&report.question));
+    text +=
+        &format!("run {} by {}, {}\n", report.run, plain(&report.submitter), moment(report.submitted_micros));
+    let mut cases = table(&[
+        "case",
+        "clients\nhosts x addr x ports",
+        "servers\nhosts x addr x ports",
+        "predicted",
+        "established",
+        "kernel",
+        "digests",
+        "failed",
+        "rate/s",
+        "bound by",
+        "next",
+    ]);
+    for case in &report.cases {
+        let trial = if case.trial > 1 { format!(" ({})", case.trial) } else { String::new() };
+        let absent = || "-".to_owned();
+        cases.add_row(vec![
+            Cell::new(format!("{}{trial}", plain(&case.name))),
+            Cell::new(cohort(&case.clients)),
+            Cell::new(cohort(&case.servers)),
+            right(thousands(case.predicted)),
+            right(both(&case.established, thousands)),
+            right(both(&case.kernel, |count| count.map_or_else(absent, thousands))),
+            Cell::new(match case.digests_equal {
+                Some(true) => "equal",
+                Some(false) => "DIFFER",
+                None => "-",
+            }),
+            right(failed(case)),
+            right(case.rate_per_second.map_or_else(absent, |rate| thousands(rate as u64))),
+            Cell::new(case.bound_by.name()),
+            Cell::new(case.next_bound.map_or("-", |limit| limit.name())),
+        ]);
+    }
+    if !report.cases.is_empty() {
+        text += &format!("{cases}\n");
+        text += "established: flows on which the other end's application answered; kernel: ESTABLISHED sockets by sock_diag\n\
+                 (client / server where they differ); digests: whether both kernels name the same four-tuples.\n";
+    }
+    for case in &report.cases {
+        let mut said = Vec::new();
+        if let Some(cpu) = case.cpu_micros_per_connection {
+            said.push(format!("{cpu:.1} us of CPU"));
+        }
+        if let Some(user) = case.user_bytes_per_connection {
+            said.push(format!("{user:.1} B of user memory"));
+        }
+        if let Some(slab) = case.slab_bytes_per_connection {
+            said.push(format!("{} of slab", bytes(slab)));
+        }
+        for (refusal, count) in &case.beyond {
+            said.push(format!("{} more tried: {refusal}", thousands(*count)));
+        }
+        if !said.is_empty() {
+            text += &format!("{}: per connection (both ends) {}\n", plain(&case.name), said.join(", "));
+        }
+        for gap in &case.gaps {
+            text += &format!("{}: MISSING: {}\n", plain(&case.name), plain(gap));
+        }
+    }
+    match &report.outcome {
+        Some(Outcome::Completed) => {}
+        Some(outcome) => text += &format!("outcome: {}\n", plain(&outcome.to_string())),
+        None => text += &format!("not finished: {}\n", report.phase),
+    }
+    for verdict in &report.verdicts {
+        text += &format!(
+            "{:<12} {}: {}\n",
+            verdict.verdict.name(),
+            plain(&verdict.subject),
+            plain(&verdict.because)
+        );
+    }
+    text
+}
+
+/// A list of runs.
+pub fn runs(runs: &[RunSummary]) -> String {
+    if runs.is_empty() {
+        return "no runs yet: try 'tuplelab demo'".into();
+    }
+    let mut rows = table(&["run", "submitted", "by", "question", "outcome", "most held", "verdicts"]);
+    for run in runs {
+        let found = run
+            .findings
+            .iter()
+            .map(|(finding, count)| format!("{count} {finding}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        rows.add_row(vec![
+            Cell::new(&run.run),
+            Cell::new(moment(run.submitted_micros)),
+            Cell::new(plain(&run.submitter)),
+            Cell::new(plain(&run.question)),
+            Cell::new(if run.outcome.is_empty() { &run.phase } else { &run.outcome }),
+            right(thousands(run.most_held)),
+            Cell::new(found),
+        ]);
+    }
+    rows.to_string()
+}
+
+/// A list of agents.
+pub fn agents(agents: &[AgentSummary]) -> String {
+    if agents.is_empty() {
+        return "no agent is attached: start one with 'tuplelab agent --controller URL --name NAME'".into();
+    }
+    let mut rows = table(&[
+        "agent",
+        "state",
+        "labels",
+        "addresses",
+        "kernel",
+        "CPUs",
+        "memory",
+        "files a table",
+        "version",
+    ]);
+    for agent in agents {
+        let labels =
+            agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+        let facts = agent.facts.clone().unwrap_or_default();
+        let addresses = match facts.addresses.as_slice() {
+            [first, second, third, rest @ ..] if !rest.is_empty() => {
+                format!("{first} {second} {third} and {} more", rest.len())
+            }
+            few => few.join(" "),
+        };
+        let files = facts.open_files.map_or(0, |files| files.per_table);
+        rows.add_row(vec![
+            Cell::new(plain(&agent.name)),
+            Cell::new(&agent.state),
+            Cell::new(plain(&labels)),
+            Cell::new(addresses),
+            Cell::new(plain(&facts.kernel)),
+            right(facts.cpus),
+            right(bytes(facts.memory_available as f64)),
+            right(thousands(files)),
+            Cell::new(plain(&agent.version)),
+        ]);
+    }
+    rows.to_string()
+}
+
+/// Two runs side by side.
+pub fn comparison(comparison: &Comparison) -> String {
+    let mut text = format!("first  {}\nsecond {}\n", comparison.first, comparison.second);
+    let mut rows = table(&["case", "measure", "first", "second", "difference", "%"]);
+    for case in &comparison.cases {
+        for (index, (measure, first, second)) in case.measures.iter().enumerate() {
+            let number = |value: &Option<f64>| value.map_or_else(|| "-".into(), amount);
+            let (difference, share) = match (first, second) {
+                (Some(a), Some(b)) => (
+                    signed(b - a),
+                    if *a == 0.0 { "-".into() } else { format!("{:+.1}", (b - a) / a * 100.0) },
+                ),
+                _ => ("-".into(), "-".into()),
+            };
+            rows.add_row(vec![
+                Cell::new(if index == 0 { plain(&case.name) } else { String::new() }),
+                Cell::new(measure),
+                right(number(first)),
+                right(number(second)),
+                right(difference),
+                right(share),
+            ]);
+        }
+    }
+    text += &format!("{rows}\n");
+    for (case, side) in &comparison.unmatched {
+        text += &format!("only in the {side} run: {}\n", plain(case));
+    }
+    for (title, differences) in [("plan", &comparison.plan), ("hosts", &comparison.hosts)] {
+        if differences.is_empty() {
+            text += &format!("{title}: no difference\n");
+        }
+        for difference in differences {
+            let value = |side: &Option<String>| side.as_deref().map_or_else(|| "-".into(), plain);
+            text += &format!(
+                "{title}: {}: {} -> {}\n",
+                plain(&difference.name),
+                value(&difference.first),
+                value(&difference.second)
+            );
+        }
+    }
+    text
+}
+
+fn amount(value: f64) -> String {
+    if value >= 1_000.0 || value.fract() == 0.0 {
+        thousands(value.max(0.0) as u64)
+    } else {
+        format!("{value:.1}")
+    }
+}
+
+fn signed(value: f64) -> String {
+    let sign = if value < 0.0 { "-" } else { "+" };
+    if value == 0.0 { "0".into() } else { format!("{sign}{}", amount(value.abs())) }
+}

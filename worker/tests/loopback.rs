@@ -1,0 +1,433 @@
+//! Two workers, real sockets on loopback addresses, orders and reports as JSON lines. Each test has
+//! addresses of its own (127.77.N.x), so that they run side by side.
+#![allow(clippy::unwrap_used, reason = "a test fails where it fails")]
+
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tuplelab_domain::ports::PortSet;
+use tuplelab_domain::sample::{Plateau, Sample};
+use tuplelab_domain::schedule::{
+    BlockPorts, Connect, ConnectLane, FlowBlock, Listener, Serve, ServeLane, Turn, Work, WorkerOrder,
+    WorkerReport,
+};
+use tuplelab_worker::{WorkerError, main_loop};
+
+/// A worker in a thread, at the other end of two pipes.
+struct Worker {
+    orders: Option<PipeWriter>,
+    reports: BufReader<PipeReader>,
+    thread: JoinHandle<Result<(), WorkerError>>,
+    samples: Vec<Sample>,
+}
+
+impl Worker {
+    fn start() -> Self {
+        let (input, orders) = pipe().unwrap();
+        let (reports, output) = pipe().unwrap();
+        let thread = std::thread::spawn(move || main_loop(input, output));
+        Self { orders: Some(orders), reports: BufReader::new(reports), thread, samples: Vec::new() }
+    }
+
+    fn ready(work: Work) -> Self {
+        let mut worker = Self::start();
+        worker.say(&WorkerOrder::Prepare { token: 77, work });
+        assert_eq!(worker.hear(), WorkerReport::Ready);
+        worker
+    }
+
+    fn say(&mut self, order: &WorkerOrder) {
+        self.say_text(&serde_json::to_string(order).unwrap());
+    }
+
+    fn say_text(&mut self, line: &str) {
+        self.orders.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn go(&mut self) {
+        self.say(&WorkerOrder::Go { at_boottime_nanos: 0 });
+    }
+
+    /// The next report that is no sample.
+    fn hear(&mut self) -> WorkerReport {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.reports.read_line(&mut line).unwrap(), 0, "the worker has ended");
+            match serde_json::from_str(&line).unwrap() {
+                WorkerReport::Sample(sample) => self.samples.push(sample),
+                other => return other,
+            }
+        }
+    }
+
+    fn plateau(&mut self) -> Plateau {
+        match self.hear() {
+            WorkerReport::Plateau(plateau) => plateau,
+            other => panic!("no plateau but {other:?}"),
+        }
+    }
+
+    fn tell(&mut self) -> Plateau {
+        self.say(&WorkerOrder::Tell);
+        match self.hear() {
+            WorkerReport::Told(figures) => figures,
+            other => panic!("nothing told but {other:?}"),
+        }
+    }
+
+    fn release(mut self) -> Plateau {
+        self.say(&WorkerOrder::Release);
+        loop {
+            match self.hear() {
+                WorkerReport::Released(figures) => {
+                    self.thread.join().unwrap().unwrap();
+                    return figures;
+                }
+                WorkerReport::Plateau(_) => {}
+                other => panic!("not released but {other:?}"),
+            }
+        }
+    }
+
+    fn failed(mut self) -> String {
+        match self.hear() {
+            WorkerReport::Failed { why } => {
+                assert!(self.thread.join().unwrap().is_err());
+                why
+            }
+            other => panic!("no failure but {other:?}"),
+        }
+    }
+}
+
+fn ip(test: u8, host: u8) -> IpAddr {
+    Ipv4Addr::new(127, 77, test, host).into()
+}
+
+fn server(test: u8) -> SocketAddr {
+    SocketAddr::new(ip(test, 1), 7_000)
+}
+
+/// One listener, and a lane for each quota.
+fn serve(endpoint: SocketAddr, quotas: &[u32]) -> Work {
+    let lane = |quota: &u32| ServeLane { turns: vec![Turn { listener: 0, quota: *quota }] };
+    let listeners = vec![Listener { endpoint, backlog: 4_096 }];
+    Work::Serve(Serve { listeners, lanes: quotas.iter().map(lane).collect() })
+}
+
+fn client() -> Connect {
+    Connect {
+        lanes: Vec::new(),
+        connectors: 1,
+        window: 64,
+        rate: None,
+        timeout_micros: 10_000_000,
+        beyond: false,
+    }
+}
+
+/// A lane that opens these ports from 127.77.test.2 to the test's server.
+fn lane(test: u8, first_flow: u64, ports: BlockPorts) -> ConnectLane {
+    ConnectLane {
+        blocks: vec![FlowBlock { first_flow, source: ip(test, 2), destination: server(test), ports }],
+    }
+}
+
+fn ports(low: u16, high: u16) -> BlockPorts {
+    BlockPorts::Explicit(PortSet::range(low, high))
+}
+
+fn connect(lanes: Vec<ConnectLane>, more: Connect) -> Work {
+    Work::Connect(Connect { lanes, ..more })
+}
+
+fn failures(figures: &Plateau) -> String {
+    serde_json::to_string(&figures.counters.failures).unwrap()
+}
+
+/// How many of the kernel's sockets have a local address of this test, by state (in hex, as in
+/// include/net/tcp_states.h).
+fn sockets(test: u8, state: &str) -> usize {
+    let ours = format!("{test:02X}4D7F:");
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_us = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[1].get(2..9) == Some(ours.as_str()) && fields[3] == state
+    };
+    table.lines().skip(1).filter(of_us).count()
+}
+
+const ESTABLISHED: &str = "01";
+const TIME_WAIT: &str = "06";
+const LISTEN: &str = "0A";
+
+#[test]
+fn three_thousand_flows_are_answered_held_over_lanes_and_leave_nothing_behind() {
+    let mut server = Worker::ready(serve(server(1), &[1_000, 1_000, 1_000]));
+    let lanes = vec![
+        lane(1, 0, ports(20_001, 21_500)),
+        lane(1, 1_500, ports(21_501, 23_000)),
+        lane(1, 0, ports(9, 8)),
+    ];
+    let mut client = Worker::ready(connect(lanes, Connect { beyond: true, ..client() }));
+    server.go();
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!(failures(&plateau), "{}");
+    assert_eq!((plateau.counters.attempted, plateau.counters.held), (3_000, 3_000));
+    assert!(plateau.first_micros <= plateau.last_micros && plateau.last_micros.is_some());
+    let beyond = plateau.beyond.unwrap();
+    let refused: Vec<_> = beyond.refused.iter().map(|(f, count)| (f.to_string(), *count)).collect();
+    assert_eq!((beyond.tried, refused), (2, vec![("connect EADDRNOTAVAIL".to_owned(), 2)]));
+
+    let told = server.tell();
+    assert_eq!((told.counters.attempted, told.counters.held, told.counters.strangers), (3_000, 3_000, 0));
+    assert_eq!(sockets(1, ESTABLISHED), 6_000);
+    assert_eq!(sockets(1, LISTEN), 1);
+
+    let released = client.release();
+    assert_eq!((released.counters.established, released.counters.held), (3_000, 0));
+    assert_eq!(server.release().counters.held, 0);
+    assert_eq!([ESTABLISHED, TIME_WAIT, LISTEN].map(|state| sockets(1, state)), [0, 0, 0]);
+}
+
+#[test]
+fn a_server_that_is_released_first_leaves_no_time_wait_either() {
+    let server = Worker::ready(serve(server(2), &[200]));
+    let mut client = Worker::ready(connect(vec![lane(2, 0, ports(20_001, 20_200))], client()));
+    client.go();
+    assert_eq!(client.plateau().counters.established, 200);
+    server.release();
+    client.release();
+    assert_eq!([ESTABLISHED, TIME_WAIT].map(|state| sockets(2, state)), [0, 0]);
+}
+
+#[test]
+fn a_port_that_a_foreign_listener_has_is_counted_and_the_others_go_on() {
+    let server = Worker::ready(serve(server(3), &[100]));
+    let _foreign = TcpListener::bind((ip(3, 2), 20_050)).unwrap();
+    let mut client = Worker::ready(connect(vec![lane(3, 0, ports(20_001, 20_100))], client()));
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!(failures(&plateau), r#"{"bind EADDRINUSE":1}"#);
+    assert_eq!((plateau.counters.attempted, plateau.counters.established), (100, 99));
+    client.release();
+    server.release();
+}
+
+#[test]
+fn where_nobody_listens_every_connect_is_refused() {
+    let mut client = Worker::ready(connect(vec![lane(4, 0, ports(20_001, 20_100))], client()));
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!(failures(&plateau), r#"{"connect ECONNREFUSED":100}"#);
+    assert_eq!(plateau.last_micros, None);
+    client.release();
+}
+
+#[test]
+fn a_server_that_never_answers_leaves_every_flow_unanswered() {
+    let _deaf = TcpListener::bind(server(5)).unwrap();
+    let short = Connect { timeout_micros: 200_000, window: 10, ..client() };
+    let mut client = Worker::ready(connect(vec![lane(5, 0, ports(20_001, 20_020))], short));
+    client.go();
+    assert_eq!(failures(&client.plateau()), r#"{"receive NO_ANSWER":20}"#);
+    client.release();
+    assert_eq!(sockets(5, TIME_WAIT), 0);
+}
+
+#[test]
+fn halt_lets_the_window_drain_and_release_does_not_wait_for_it() {
+    let _deaf = TcpListener::bind(server(6)).unwrap();
+    let work = |low, timeout_micros| {
+        let lanes = vec![lane(6, 0, ports(low, low + 999)), lane(6, 1_000, ports(low + 1_000, low + 1_999))];
+        connect(lanes, Connect { timeout_micros, window: 10, ..client() })
+    };
+    let mut client = Worker::ready(work(20_001, 500_000));
+    client.go();
+    client.say(&WorkerOrder::Halt);
+    let plateau = client.plateau();
+    assert_eq!(plateau.counters.attempted, plateau.counters.failures.total());
+    assert!(plateau.counters.attempted < 2_000);
+    client.release();
+
+    let mut client = Worker::ready(work(30_001, 3_600_000_000));
+    client.go();
+    let began = Instant::now();
+    assert_eq!(client.release().counters.established, 0);
+    assert!(began.elapsed() < Duration::from_secs(60), "an hour's timeout was not waited for");
+}
+
+#[test]
+fn the_end_of_the_input_closes_everything() {
+    let mut server = Worker::ready(serve(server(7), &[100]));
+    let mut client = Worker::ready(connect(vec![lane(7, 0, ports(20_001, 20_100))], client()));
+    client.go();
+    assert_eq!(client.plateau().counters.established, 100);
+    for worker in [&mut client, &mut server] {
+        worker.orders = None;
+    }
+    client.thread.join().unwrap().unwrap();
+    server.thread.join().unwrap().unwrap();
+    assert_eq!([ESTABLISHED, TIME_WAIT, LISTEN].map(|state| sockets(7, state)), [0, 0, 0]);
+}
+
+#[test]
+fn a_stranger_is_dropped_and_the_lane_answers_on() {
+    let mut server_worker = Worker::ready(serve(server(8), &[10]));
+    let mut stranger = TcpStream::connect(server(8)).unwrap();
+    stranger.write_all(&[0; 16]).unwrap();
+    let mut closed = [0; 1];
+    assert!(std::io::Read::read(&mut stranger, &mut closed).is_err(), "closed with RST");
+    let mut client = Worker::ready(connect(vec![lane(8, 0, ports(20_001, 20_010))], client()));
+    client.go();
+    assert_eq!(client.plateau().counters.established, 10);
+    let told = server_worker.tell();
+    assert_eq!((told.counters.strangers, told.counters.held), (1, 10));
+    client.release();
+    server_worker.release();
+}
+
+#[test]
+fn a_pace_is_kept_and_what_was_late_is_said() {
+    let server = Worker::ready(serve(server(9), &[200]));
+    let paced = Connect { rate: Some(1_000.0), connectors: 2, ..client() };
+    let lanes = vec![lane(9, 0, ports(20_001, 20_100)), lane(9, 100, ports(20_101, 20_200))];
+    let mut client = Worker::ready(connect(lanes, paced));
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!(plateau.counters.established, 200);
+    // No flow begins before it is due, so the last is answered 199 ms after Go at the earliest.
+    assert!(plateau.last_micros >= Some(199_000));
+    assert!(plateau.counters.late <= 200);
+    client.release();
+    server.release();
+}
+
+#[test]
+fn a_worker_that_waits_for_a_distant_pace_or_go_obeys_at_once() {
+    let slow = Connect { rate: Some(0.001), ..client() };
+    let began = Instant::now();
+    let mut client = Worker::ready(connect(vec![lane(10, 0, ports(20_001, 20_100))], slow));
+    client.go();
+    client.release();
+    let mut client = Worker::ready(connect(vec![lane(10, 0, ports(20_001, 20_100))], self::client()));
+    client.say(&WorkerOrder::Go { at_boottime_nanos: u64::MAX / 2 });
+    client.say(&WorkerOrder::Halt);
+    assert_eq!(client.plateau().counters.attempted, 0);
+    client.release();
+    assert!(began.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn the_kernel_chooses_ports_and_a_pair_over_two_lanes_is_tried_once_more() {
+    let server = Worker::ready(serve(server(11), &[200]));
+    let lanes = vec![lane(11, 0, BlockPorts::Kernel(50)), lane(11, 50, BlockPorts::Kernel(50))];
+    let mut client = Worker::ready(connect(lanes, Connect { beyond: true, ..client() }));
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!((failures(&plateau).as_str(), plateau.counters.established), ("{}", 100));
+    let beyond = plateau.beyond.unwrap();
+    assert_eq!((beyond.tried, beyond.refused), (1, vec![]), "there were more ports to be had");
+    client.release();
+    server.release();
+    assert_eq!(sockets(11, TIME_WAIT), 0);
+}
+
+#[test]
+fn flows_over_ipv6_are_answered_too() {
+    let endpoint: SocketAddr = "[::1]:7112".parse().unwrap();
+    if TcpListener::bind("[::1]:0").is_err() {
+        return; // a host without IPv6
+    }
+    let server = Worker::ready(serve(endpoint, &[60]));
+    let block =
+        |first_flow, ports| FlowBlock { first_flow, source: endpoint.ip(), destination: endpoint, ports };
+    let blocks = vec![block(0, ports(20_001, 20_030)), block(30, BlockPorts::Kernel(30))];
+    let mut client = Worker::ready(connect(vec![ConnectLane { blocks }], client()));
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!((failures(&plateau).as_str(), plateau.counters.established), ("{}", 60));
+    client.release();
+    server.release();
+}
+
+#[test]
+fn samples_are_numbered_from_go_on() {
+    let server = Worker::ready(serve(server(12), &[10]));
+    let mut client = Worker::ready(connect(vec![lane(12, 0, ports(20_001, 20_010))], client()));
+    client.go();
+    client.plateau();
+    std::thread::sleep(Duration::from_millis(1_200));
+    client.tell();
+    let numbers: Vec<u64> = client.samples.iter().map(|sample| sample.sequence).collect();
+    assert_eq!(numbers[..2], [0, 1]);
+    assert_eq!(client.samples[1].counters.held, 10);
+    assert!(client.samples[1].elapsed_micros >= 1_000_000);
+    client.release();
+    server.release();
+}
+
+#[test]
+fn a_halt_before_go_is_a_plateau_with_nothing() {
+    let mut client = Worker::ready(connect(vec![lane(13, 0, ports(20_001, 20_010))], client()));
+    client.say(&WorkerOrder::Halt);
+    let plateau = client.plateau();
+    assert_eq!((plateau.counters.attempted, plateau.first_micros), (0, None));
+    client.go();
+    assert_eq!(client.release().counters.attempted, 0);
+}
+
+#[test]
+fn a_client_without_flows_is_at_its_plateau_when_it_goes() {
+    let mut client = Worker::ready(connect(vec![], Connect { beyond: true, ..client() }));
+    client.go();
+    assert_eq!(client.plateau().beyond.map(|beyond| beyond.tried), Some(0));
+    client.release();
+}
+
+#[test]
+fn release_needs_neither_go_nor_prepare() {
+    assert_eq!(Worker::start().release().counters.attempted, 0);
+    let server = Worker::ready(serve(server(14), &[10]));
+    assert_eq!(server.release().first_micros, None);
+    assert_eq!(sockets(14, LISTEN), 0);
+}
+
+#[test]
+fn orders_that_make_no_sense_are_refused_with_a_remedy() {
+    let refused = |line: &str| {
+        let mut worker = Worker::start();
+        worker.say_text(line);
+        worker.failed()
+    };
+    assert!(refused("{\"go\":{\"at_boottime_nanos\":1}}").contains("send 'prepare' first"));
+    assert!(refused("\"halt\"").contains("send 'prepare' first"));
+    assert!(refused("\"stop\"").contains("unknown variant `stop`"));
+    assert!(refused("\u{0}").contains("send one JSON order on each line"));
+
+    let mut twice = Worker::ready(serve(server(15), &[1]));
+    twice.say(&WorkerOrder::Prepare { token: 1, work: serve(server(15), &[1]) });
+    assert!(twice.failed().contains("start another one"));
+    assert_eq!(sockets(15, LISTEN), 0);
+
+    let mut worker = Worker::start();
+    let work = connect(vec![], Connect { window: 0, ..client() });
+    worker.say(&WorkerOrder::Prepare { token: 1, work });
+    assert!(worker.failed().contains("window is 0: choose one from 1"));
+}
+
+#[test]
+fn an_endpoint_that_is_taken_or_not_ours_fails_the_preparation() {
+    let prepare = |endpoint| {
+        let mut worker = Worker::start();
+        worker.say(&WorkerOrder::Prepare { token: 1, work: serve(endpoint, &[1]) });
+        worker.failed()
+    };
+    let _foreign = TcpListener::bind(server(16)).unwrap();
+    let why = prepare(server(16));
+    assert!(why.contains("127.77.16.1:7000") && why.contains("EADDRINUSE"), "{why}");
+    let why = prepare("192.0.2.1:7000".parse().unwrap());
+    assert!(why.contains("EADDRNOTAVAIL") && why.contains("add it to an interface"), "{why}");
+}
