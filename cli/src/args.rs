@@ -113,8 +113,6 @@ pub enum Command {
     Controller(ControllerArgs),
     /// Serve as a host's agent.
     Agent(AgentArgs),
-    /// Measure the engine beside a bare loop of the same system calls.
-    Bench(BenchArgs),
 }
 
 /// Which schema.
@@ -272,20 +270,6 @@ pub struct AgentArgs {
     /// Stop when standard input ends: for labs, which hold its other end.
     #[arg(long, hide = true)]
     pub until_input_ends: bool,
-}
-
-/// `bench`
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// Connections to hold; may be given several times.
-    #[arg(long = "connections", value_name = "COUNT", default_values = ["64512", "250k"])]
-    pub connections: Vec<Count>,
-    /// Pairs of runs, engine and bare loop in turn; medians are printed.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
-    pub trials: u32,
-    /// As JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

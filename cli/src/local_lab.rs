@@ -159,6 +159,8 @@ impl LocalLab {
             None => Ok(()),
             Some(exited) => {
                 let tail = exited.log_tail.trim_end();
+                // It is complained of again, once.
+                let tail = tail.strip_prefix("error: ").unwrap_or(tail);
                 let words = format!(
                     "{} ended ({}){}{tail}",
                     exited.name,

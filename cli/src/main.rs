@@ -25,6 +25,10 @@ fn main() -> ExitCode {
     if first.as_deref() == Some(tuplelab_lab::HOLDER_COMMAND) {
         return tuplelab_lab::hold();
     }
+    // A limit on file sizes (ulimit -f) must show as an error of the write, not end the process.
+    let mut sizes = nix::sys::signal::SigSet::empty();
+    sizes.add(nix::sys::signal::Signal::SIGXFSZ);
+    let _ = sizes.thread_block();
     // Children are started from /proc/self/exe, which process lists would show as "exe".
     let _ = nix::sys::prctl::set_name(c"tuplelab");
     if first.as_deref() == Some("worker") {

@@ -43,6 +43,7 @@ pub mod sample;
 #[cfg(test)]
 pub(crate) mod sample_lab;
 pub mod schedule;
+pub mod script;
 pub mod sysctl;
 pub mod units;
 pub mod verdict;

@@ -164,7 +164,7 @@ impl FromStr for Span {
                 "'{text}' is no duration of whole microseconds up to a day: write a number and a unit, as in \"5s\", \"250ms\" or \"1m 30s\""
             )
         };
-        let whole = |span: &std::time::Duration| span.subsec_nanos() % 1_000 == 0;
+        let whole = |span: &std::time::Duration| span.subsec_nanos().is_multiple_of(1_000);
         let span: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
         let span = std::time::Duration::try_from(span).map_err(|_| wrong())?;
         if span > std::time::Duration::from_secs(86_400) || !whole(&span) {
@@ -217,7 +217,7 @@ pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

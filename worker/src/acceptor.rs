@@ -2,7 +2,7 @@
 //! connection's token, holds it at four bytes, passes the listener on when its share is held.
 
 use crate::flow::{Cause, Greeting, Reply};
-use crate::lane::{Notice, Station};
+use crate::lane::{LARGEST_TABLE, Notice, Station};
 use crate::net::{Nanos, Net, Watch};
 use crate::turns::ListenerTurns;
 use nix::errno::Errno;
@@ -44,7 +44,7 @@ pub(crate) fn run<N: Net>(station: &Station<'_, N>, servers: &Servers, listeners
         pending: VecDeque::new(),
         // Reserved once; the pages become memory as flows fill them. Only the last lane can get
         // more than its quota, and then this grows.
-        held: Vec::with_capacity(quota),
+        held: Vec::with_capacity(quota.min(LARGEST_TABLE)),
     };
     let net = station.net;
     let mut last_work = net.now();

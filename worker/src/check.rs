@@ -20,6 +20,16 @@ pub enum BadWork {
         /// How many there are.
         listeners: usize,
     },
+    /// A lane names a listener twice.
+    #[error(
+        "lane {lane} takes two turns at listener {listener}: join them into one, with the sum of the quotas"
+    )]
+    TwoTurns {
+        /// The lane's position.
+        lane: usize,
+        /// The listener it names.
+        listener: u32,
+    },
     /// Nobody would accept there.
     #[error("listener {0} is named by no lane: give a lane a turn at it, or leave it out")]
     UnusedListener(usize),
@@ -61,7 +71,10 @@ fn check_serve(work: &Serve) -> Result<(), BadWork> {
     let listeners = work.listeners.len();
     let mut named = vec![false; listeners];
     for (lane, turns) in work.lanes.iter().map(|lane| &lane.turns).enumerate() {
-        for turn in turns {
+        for (position, turn) in turns.iter().enumerate() {
+            if turns.iter().take(position).any(|before| before.listener == turn.listener) {
+                return Err(BadWork::TwoTurns { lane, listener: turn.listener });
+            }
             let Some(named) = named.get_mut(turn.listener as usize) else {
                 return Err(BadWork::NoSuchListener { lane, listener: turn.listener, listeners });
             };
@@ -111,6 +124,7 @@ mod tests {
             }))
         };
         assert_eq!(serve(2, &[0, 1]), Ok(()));
+        assert_eq!(serve(1, &[0, 0]), Err(BadWork::TwoTurns { lane: 0, listener: 0 }));
         assert_eq!(serve(2, &[0]), Err(BadWork::UnusedListener(1)));
         assert_eq!(serve(1, &[1]), Err(BadWork::NoSuchListener { lane: 0, listener: 1, listeners: 1 }));
     }

@@ -2,7 +2,7 @@
 //! unanswered ones, and holds the rest at four bytes each.
 
 use crate::flow::{Cause, Flow, Token};
-use crate::lane::{Notice, Station};
+use crate::lane::{LARGEST_TABLE, Notice, Station};
 use crate::net::{Local, Nanos, Net};
 use crate::pacer::Pacer;
 use crate::turns::ConnectorTurns;
@@ -79,7 +79,7 @@ impl<'a, N: Net> Connector<'a, N> {
             blocks,
             window: Window::new(clients.work.window as usize),
             // Reserved once; the pages become memory as flows fill them.
-            held: Vec::with_capacity(flows),
+            held: Vec::with_capacity(flows.min(LARGEST_TABLE)),
             established: vec![0; blocks.len()],
         }
     }

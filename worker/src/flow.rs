@@ -97,7 +97,7 @@ impl Flow {
     }
 
     /// The rest of the token that is still to be sent; `None` once the echo is awaited.
-    pub fn to_send(&self) -> Option<&[u8]> {
+    pub fn unsent(&self) -> Option<&[u8]> {
         match self.stage {
             Stage::Sending(sent) => Some(&self.token.0[sent..]),
             Stage::Awaiting(_) => None,
@@ -293,7 +293,7 @@ mod tests {
             prop_assert_eq!(greeting.on(Ok(back), 3, 0).1, Reply::Echo(token));
 
             let (flow, _) = Flow::begin(token, 9).on(Event::Sent(Ok(cut)), 0);
-            prop_assert_eq!(flow.to_send(), Some(back));
+            prop_assert_eq!(flow.unsent(), Some(back));
             let (flow, _) = flow.on(Event::Sent(Ok(16 - cut)), 0);
             let (flow, first) = flow.on(Event::Received(Ok(front)), 0);
             prop_assert_eq!(first, Step::Again);

@@ -16,6 +16,9 @@ use tuplelab_domain::sample::Beyond;
 
 /// A lane calls few functions and keeps its flows on the heap; and there may be a hundred lanes.
 const STACK_BYTES: usize = 128 * 1024;
+/// Room is reserved for no more than this: fs.nr_open, the most that a table may hold, is 2^20 unless
+/// it was raised. An order that asks for more costs no memory before it is refused by the kernel.
+pub(crate) const LARGEST_TABLE: usize = 1 << 20;
 /// Naps and paced connects end within this of their time (the kernel's default is 50 us).
 const TIMER_SLACK_NANOS: u64 = 1_000;
 

@@ -36,7 +36,7 @@ impl ConnectorTurns {
 }
 
 /// Accepting lanes: each listener is served by one lane at a time, in the order of the lanes that
-/// name it. The lane whose turn it is passes it on; the engine wakes the next.
+/// name it (each at most once). The lane whose turn it is passes it on; the engine wakes the next.
 #[derive(Debug)]
 pub(crate) struct ListenerTurns {
     listeners: Vec<Turns>,

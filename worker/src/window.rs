@@ -17,7 +17,7 @@ pub(crate) struct Entry<S> {
 impl<S> Entry<S> {
     /// Makes the one call that the flow needs next.
     pub fn step<N: Net<Socket = S>>(&mut self, net: &N, now: Nanos) -> Step {
-        let (flow, step) = match self.flow.to_send() {
+        let (flow, step) = match self.flow.unsent() {
             Some(rest) => self.flow.on(Event::Sent(net.send(&self.socket, rest)), now),
             None => {
                 let mut echo = [0; Token::LENGTH];
@@ -30,7 +30,7 @@ impl<S> Entry<S> {
     }
 
     fn watch<N: Net<Socket = S>>(&self) -> Watch<'_, N> {
-        match self.flow.to_send() {
+        match self.flow.unsent() {
             Some(_) => Watch::Writable(&self.socket),
             None => Watch::Readable(&self.socket),
         }
@@ -72,9 +72,9 @@ impl<S> Window<S> {
     }
 
     /// Everything that can become ready, oldest first.
-    pub fn watch<'a, N: Net<Socket = S>>(&'a self) -> impl Iterator<Item = Watch<'a, N>>
+    pub fn watch<'a, N>(&'a self) -> impl Iterator<Item = Watch<'a, N>>
     where
-        N: 'a,
+        N: Net<Socket = S> + 'a,
     {
         self.entries.iter().map(Entry::watch)
     }

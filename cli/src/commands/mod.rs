@@ -1,6 +1,5 @@
 //! One file per command, or per few that belong together.
 
-mod bench;
 mod check;
 mod history;
 mod lab;
@@ -35,7 +34,6 @@ pub async fn perform(cli: Cli) -> Done {
         Command::Lab(args) => lab::lab(args).await,
         Command::Controller(args) => serve::controller(args).await,
         Command::Agent(args) => serve::agent(args, needed(controller)?).await,
-        Command::Bench(args) => bench::bench(args).await,
     }
 }
 
@@ -70,7 +68,10 @@ fn read_plan(path: &Path) -> Result<(String, String), Stop> {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             Err(Stop::new(Exit::PlanRefused, format!("{name} is no text (UTF-8): a plan is a TOML file")))
         }
-        Err(error) => Err(Stop::new(Exit::NotFound, format!("{name} cannot be read: {error}"))),
+        Err(error) => Err(Stop::new(
+            Exit::NotFound,
+            format!("{name} cannot be read: {error}; give the path of a TOML file that this user may read"),
+        )),
     }
 }
 

@@ -186,15 +186,11 @@ fn by_code(code: u32, path: PathBuf, error: sqlx::Error) -> StoreError {
     match (code & 0xff, code) {
         (FULL, _) | (_, IOERR_WRITE | IOERR_SHMSIZE) => StoreError::Full { path },
         (BUSY | LOCKED, _) => StoreError::Locked { path },
-        (READONLY, _) => StoreError::ReadOnly { path },
+        // The file itself could be read before SQLite was asked: it is the log and its index beside
+        // the file that cannot be made.
+        (READONLY | CANTOPEN, _) => StoreError::ReadOnly { path },
         (CORRUPT, _) => StoreError::Corrupt { path, why },
         (NOTADB, _) => StoreError::NotADatabase { path, why },
-        // The directory is missing or closed to us, or it is read-only: a write-ahead log needs a
-        // second and a third file beside the first, even to read.
-        (CANTOPEN, _) => StoreError::Io {
-            path,
-            why: format!("{why}; its directory must exist and be writable, for readers too"),
-        },
         _ => StoreError::Sql { path, source: error },
     }
 }

@@ -73,13 +73,35 @@ pub(super) async fn for_reading(path: &Path) -> Result<Store, StoreError> {
         Ok(false) => return Err(StoreError::Missing { path: path.to_owned() }),
         Err(error) => return Err(unreachable_file(path, &error)),
     }
+    match read(path, options_for_reading(path)).await {
+        // Even a reader makes two files beside this one, which it cannot do in an archive or on a
+        // full disk. Where the log holds nothing, nobody is writing, and the file can be read alone.
+        Err(StoreError::ReadOnly { .. } | StoreError::Full { .. }) if log_is_empty(path) => {
+            read(path, options_for_reading(path).immutable(true)).await
+        }
+        opened => opened,
+    }
+}
+
+async fn read(path: &Path, options: SqliteConnectOptions) -> Result<Store, StoreError> {
     let named = |error: sqlx::Error| Fault::from(error).at(path);
-    let readers = readers().connect_with(options_for_reading(path)).await.map_err(named)?;
+    let readers = readers().connect_with(options).await.map_err(named)?;
     let mut connection = readers.acquire().await.map_err(named)?;
     let older = |change| Err(StoreError::Older { path: path.to_owned(), change });
     check_schema(path, &mut connection, older).await?;
     drop(connection);
     Ok(Store { path: path.into(), writer: None, readers })
+}
+
+fn log_is_empty(path: &Path) -> bool {
+    std::fs::metadata(beside(path, "-wal")).map_or(true, |log| log.len() == 0)
+}
+
+/// The file of that name with `end` added to it.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -166,7 +188,7 @@ async fn create(path: &Path) -> Result<(), StoreError> {
         _ => Path::new("."),
     };
     std::fs::create_dir_all(directory).map_err(named)?;
-    let draft = Draft::beside(path)?;
+    let draft = Draft::of(path)?;
     draft.build(path).await?;
     match std::fs::hard_link(&draft.0, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_header(path)?,
@@ -180,10 +202,8 @@ async fn create(path: &Path) -> Result<(), StoreError> {
 struct Draft(PathBuf);
 
 impl Draft {
-    fn beside(path: &Path) -> Result<Self, StoreError> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".new-{}", uuid::Uuid::now_v7()));
-        let draft = path.with_file_name(name);
+    fn of(path: &Path) -> Result<Self, StoreError> {
+        let draft = beside(path, &format!(".new-{}", uuid::Uuid::now_v7()));
         // Ours alone: SQLite opens what it finds, this does not.
         std::fs::File::create_new(&draft).map_err(|error| unreachable_file(path, &error))?;
         Ok(Self(draft))
@@ -203,9 +223,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         for end in ["", "-wal", "-shm"] {
-            let mut name = self.0.clone().into_os_string();
-            name.push(end);
-            std::fs::remove_file(name).ok();
+            std::fs::remove_file(beside(&self.0, end)).ok();
         }
     }
 }

@@ -31,7 +31,7 @@ const MOST_PAIRS: u64 = 100_000;
 /// All problems of the file, in the order of their places.
 pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
     let mut checker = Checker { problems: file.problems };
-    let question = checker.value(file.head.question, String::new(), printable);
+    let question = checker.value(file.head.question, String::new(), |text| printable(text));
     let trials = checker.count("trials", file.head.trials, 1, TRIALS) as u32;
     let claims = checker.value(file.head.claims, Vec::new(), |_| Ok(()));
     let expectations = file.head.expect.into_iter().filter_map(|text| checker.expectation(text)).collect();
@@ -67,7 +67,7 @@ fn name_of(index: usize, parameters: &BTreeMap<String, String>) -> String {
 }
 
 /// Texts of a plan are shown in other people's terminals: no control character steers them.
-fn printable(text: &String) -> Result<(), String> {
+fn printable(text: &str) -> Result<(), String> {
     match text.chars().find(|character| character.is_control() && *character != '\n') {
         Some(character) => Err(format!("a text has no control characters: leave out {character:?}")),
         None => Ok(()),

@@ -518,7 +518,7 @@ fn cases_of_sweep<'a, 'i>(
         let product = cases.len().saturating_mul(values.len());
         if product > MOST_CASES {
             problems.push(too_many_cases(sweep.span(), product));
-            return cases;
+            return Vec::new();
         }
         cases = cases
             .iter()

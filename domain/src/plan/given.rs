@@ -23,6 +23,10 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Given<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<toml::Value>::deserialize(deserializer)?;
         let place = spanned.span();
+        if let toml::Value::Datetime(date) = spanned.get_ref() {
+            // It would pass for a text.
+            return Ok(Self::Bad(format!("{date} is a date: write a text in quotes"), place));
+        }
         Ok(match T::deserialize(spanned.into_inner()) {
             Ok(value) => Self::Good(value, place),
             Err(error) => Self::Bad(error.message().trim_end().to_owned(), place),

@@ -46,7 +46,7 @@ pub enum Shortfall {
         sysctl: Sysctl,
     },
     /// A limit is tighter than what is asked.
-    #[error("case '{case}': {place} offers {} connections by {limit} ({}), {} asked: {}", thousands(*offered), limit.source(), thousands(*asked), limit.remedy())]
+    #[error("case '{case}': {} connections are possible by {limit} on {place} ({}), {} asked: {}", thousands(*offered), limit.source(), thousands(*asked), limit.remedy())]
     Capacity {
         /// The case.
         case: String,
@@ -60,7 +60,7 @@ pub enum Shortfall {
         offered: u64,
     },
     /// Nothing at all can be opened.
-    #[error("case '{case}': {place} leaves no connection possible ({limit}: {}): {}", limit.source(), limit.remedy())]
+    #[error("case '{case}': no connection is possible by {limit} on {place} ({}): {}", limit.source(), limit.remedy())]
     Nothing {
         /// The case.
         case: String,

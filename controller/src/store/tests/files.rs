@@ -179,24 +179,12 @@ async fn a_reader_writes_nothing() {
     assert!(sqlx::query("DELETE FROM run").execute(&store.readers).await.is_err());
     assert_eq!(store.list_runs(1).await.expect("lists"), []);
 }
+
 #[tokio::test]
-#[ignore]
-async fn zz_probe() {
-    let path = PathBuf::from(std::env::var("HISTORY").unwrap());
-    match std::env::var("MODE").unwrap().as_str() {
-        "w" => match Store::open(&path).await {
-            Ok(s) => {
-                println!("W ok");
-                s.close().await
-            }
-            Err(e) => println!("W {e:?}\n  {e}"),
-        },
-        _ => match Store::open_read_only(&path).await {
-            Ok(s) => {
-                println!("R ok {:?}", s.list_runs(3).await);
-                s.close().await
-            }
-            Err(e) => println!("R {e:?}\n  {e}"),
-        },
-    }
+async fn a_reader_sees_what_a_controller_has_not_yet_folded_into_the_file() {
+    let place = Place::new();
+    let controller = place.store().await;
+    let reader = Store::open_read_only(&place.file()).await.expect("opens beside it");
+    controller.queue_run(&run("r"), &plan(), "me", 1).await.expect("queues");
+    assert_eq!(reader.find_run("last").await.expect("finds"), run("r"));
 }

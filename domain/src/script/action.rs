@@ -1,0 +1,454 @@
+//! What a step does: one socket call, or one question to the kernel.
+
+use super::endpoint::{Endpoint, Unresolved};
+use crate::ports::PortSet;
+use crate::units::Span;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+/// What is set on a socket before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Options {
+    /// SO_REUSEADDR
+    pub reuseaddr: bool,
+    /// SO_REUSEPORT
+    pub reuseport: bool,
+    /// IP_BIND_ADDRESS_NO_PORT (Linux 4.2)
+    pub no_port: bool,
+    /// IPV6_V6ONLY on (`v6only`) or off (`dual`); both make the socket an IPv6 one.
+    pub v6only: Option<bool>,
+    /// SO_LINGER with a time of 0: close sends RST.
+    pub linger0: bool,
+    /// IP_LOCAL_PORT_RANGE (Linux 6.3): low and high.
+    pub port_range: Option<(u16, u16)>,
+}
+
+/// How the source ports of many connects are chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Choice {
+    /// `connect` without `bind`: the kernel chooses address and port.
+    Connect,
+    /// `bind` to this address and port 0.
+    BindZero(Endpoint),
+    /// `bind` to this address and each of these ports.
+    Explicit(Endpoint, PortSet),
+}
+
+/// How far a raw peer takes its handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Handshake {
+    /// SYN only; whatever comes back is counted and not answered.
+    Never,
+    /// SYN, and the final ACK as soon as the SYN-ACK is there.
+    Full,
+    /// SYN; the final ACKs only when an `ack` step says so.
+    Late,
+}
+
+/// One step's call. Names (`a`, `l`) are sockets, or groups of them, of the host that the step is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// `socket NAME tcp|udp [OPTION...]`
+    Socket(String, Protocol, Options),
+    /// `bind NAME ENDPOINT`
+    Bind(String, Endpoint),
+    /// `listen NAME BACKLOG`
+    Listen(String, u32),
+    /// `connect NAME ENDPOINT [within TIME]`: waits that long; what is not decided then stays under way.
+    Connect(String, Endpoint, Duration),
+    /// `finish NAME [within TIME]`: how a connect under way ended.
+    Finish(String, Duration),
+    /// `accept NAME LISTENER [within TIME]`
+    Accept(String, String, Duration),
+    /// `send NAME BYTES`
+    Send(String, u32),
+    /// `receive NAME [within TIME]`: the value is the number of bytes.
+    Receive(String, Duration),
+    /// `name NAME`: the value is the local port; details `local` and `peer`.
+    Name(String),
+    /// `close NAME`: a socket or a whole group.
+    Close(String),
+    /// `reset NAME`: close with RST.
+    Reset(String),
+    /// `many NAME COUNT connect ENDPOINT [bind ADDRESS:0 | bind ADDRESS:PORTS] [OPTION...] [within TIME]`:
+    /// up to COUNT connects, the value is how many were established, details count the errors.
+    Many { name: String, count: u32, to: Endpoint, choice: Choice, options: Options, within: Duration },
+    /// `take NAME LISTENER [within TIME]`: accepts all that there is into a group; the value is how many.
+    Take(String, String, Duration),
+    /// `fill NAME`: opens sockets until the kernel refuses; the value is how many.
+    Fill(String),
+    /// `files COUNT`: lowers or raises the soft RLIMIT_NOFILE of the host's worker.
+    Files(u64),
+    /// `end`: the host's worker process ends, with all its sockets open.
+    End,
+    /// `stop`: the host's worker process is stopped (SIGSTOP).
+    Stop,
+    /// `continue`: it goes on (SIGCONT).
+    Continue,
+    /// `wait TIME`
+    Wait(Duration),
+    /// `sockets PORT`: the kernel's sockets with this local or remote port; the value is ESTABLISHED
+    /// ones, details are all states, and `queued` and `backlog` of a listener.
+    Sockets(u16),
+    /// `capture PORT`: begins to count the segments to and from this port on the host's interfaces.
+    Capture(u16),
+    /// `packets`: what was captured since; details are `syn_in`, `rst_out`, ...
+    Packets,
+    /// `counters`: by how much the kernel's counters moved since the trial began.
+    Counters,
+    /// `syn COUNT ENDPOINT from ADDRESS:PORT never|full|late`: a raw peer at an address that no kernel
+    /// owns opens COUNT handshakes from ascending ports; the value is how many SYN-ACKs came back.
+    Syn { count: u32, to: Endpoint, from: Endpoint, handshake: Handshake },
+    /// `ack`: the raw peer sends the final ACKs that it kept back; details count what came back.
+    Ack,
+}
+
+const SHORT: Duration = Duration::from_secs(1);
+
+/// A text is no step.
+fn number<T: FromStr>(word: Option<&str>, what: &str) -> Result<T, String> {
+    let word = word.ok_or_else(|| format!("{what} is missing"))?;
+    word.parse().map_err(|_| format!("'{word}' is no {what}"))
+}
+
+fn socket_name(word: Option<&str>) -> Result<String, String> {
+    let name = word.ok_or("the name of a socket is missing")?;
+    let good = name.len() <= 32 && name.starts_with(|c: char| c.is_ascii_lowercase());
+    if good && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        return Ok(name.to_owned());
+    }
+    Err(format!("'{name}' is no name of a socket: write up to 32 small letters, digits and '_'"))
+}
+
+fn endpoint(word: Option<&str>) -> Result<Endpoint, String> {
+    word.ok_or("an endpoint is missing, as in server:7000")?.parse()
+}
+
+impl Options {
+    /// Takes one word; `false` if it is no option.
+    fn take(&mut self, word: &str) -> Result<bool, String> {
+        match word {
+            "reuseaddr" => self.reuseaddr = true,
+            "reuseport" => self.reuseport = true,
+            "no_port" => self.no_port = true,
+            "v6only" => self.v6only = Some(true),
+            "dual" => self.v6only = Some(false),
+            "linger0" => self.linger0 = true,
+            word => match word.strip_prefix("port_range=") {
+                Some(range) => {
+                    let bounds = range
+                        .split_once('-')
+                        .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
+                    self.port_range = Some(
+                        bounds.ok_or_else(|| format!("'{range}' is no range of ports: write low-high"))?,
+                    );
+                }
+                None => return Ok(false),
+            },
+        }
+        Ok(true)
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = [
+            (self.reuseaddr, "reuseaddr"),
+            (self.reuseport, "reuseport"),
+            (self.no_port, "no_port"),
+            (self.v6only == Some(true), "v6only"),
+            (self.v6only == Some(false), "dual"),
+            (self.linger0, "linger0"),
+        ];
+        words.iter().filter(|(set, _)| *set).try_for_each(|(_, word)| write!(f, " {word}"))?;
+        match self.port_range {
+            Some((low, high)) => write!(f, " port_range={low}-{high}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Action {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words: Vec<&str> = text.split_whitespace().collect();
+        // The time may stand at the end of whatever waits.
+        let mut within = None;
+        if let [.., "within", time] = words.as_slice() {
+            within = Some(time.parse::<Span>()?.0.min(Duration::from_secs(60)));
+            words.truncate(words.len() - 2);
+        }
+        let waits =
+            matches!(words.first(), Some(&("connect" | "finish" | "accept" | "receive" | "many" | "take")));
+        if within.is_some() && !waits {
+            return Err(format!("'{}' does not wait: leave 'within' out", words.first().unwrap_or(&"")));
+        }
+        let within = within.unwrap_or(SHORT);
+        let mut rest = words.into_iter();
+        let verb = rest.next().ok_or("what is to be done is missing")?;
+        let action = match verb {
+            "socket" => {
+                let name = socket_name(rest.next())?;
+                let protocol = match rest.next() {
+                    Some("tcp") => Protocol::Tcp,
+                    Some("udp") => Protocol::Udp,
+                    other => {
+                        return Err(format!("'{}' is no protocol: write tcp or udp", other.unwrap_or("")));
+                    }
+                };
+                let mut options = Options::default();
+                for word in rest.by_ref() {
+                    if !options.take(word)? {
+                        return Err(format!(
+                            "'{word}' is no option of a socket: write reuseaddr, reuseport, no_port, v6only, dual, linger0 or port_range=low-high"
+                        ));
+                    }
+                }
+                Self::Socket(name, protocol, options)
+            }
+            "bind" => Self::Bind(socket_name(rest.next())?, endpoint(rest.next())?),
+            "listen" => Self::Listen(socket_name(rest.next())?, number(rest.next(), "backlog")?),
+            "connect" => Self::Connect(socket_name(rest.next())?, endpoint(rest.next())?, within),
+            "finish" => Self::Finish(socket_name(rest.next())?, within),
+            "accept" => Self::Accept(socket_name(rest.next())?, socket_name(rest.next())?, within),
+            "send" => Self::Send(socket_name(rest.next())?, number(rest.next(), "number of bytes")?),
+            "receive" => Self::Receive(socket_name(rest.next())?, within),
+            "name" => Self::Name(socket_name(rest.next())?),
+            "close" => Self::Close(socket_name(rest.next())?),
+            "reset" => Self::Reset(socket_name(rest.next())?),
+            "many" => many(&mut rest, within)?,
+            "take" => Self::Take(socket_name(rest.next())?, socket_name(rest.next())?, within),
+            "fill" => Self::Fill(socket_name(rest.next())?),
+            "files" => Self::Files(number(rest.next(), "number of files")?),
+            "end" => Self::End,
+            "stop" => Self::Stop,
+            "continue" => Self::Continue,
+            "wait" => Self::Wait(
+                rest.next().ok_or("a time is missing")?.parse::<Span>()?.0.min(Duration::from_secs(60)),
+            ),
+            "sockets" => Self::Sockets(number(rest.next(), "port")?),
+            "capture" => Self::Capture(number(rest.next(), "port")?),
+            "packets" => Self::Packets,
+            "counters" => Self::Counters,
+            "syn" => syn(&mut rest)?,
+            "ack" => Self::Ack,
+            verb => {
+                return Err(format!(
+                    "'{verb}' is nothing that a step does: socket, bind, listen, connect, finish, accept, send, receive, name, close, \
+                     reset, many, take, fill, files, end, stop, continue, wait, sockets, capture, packets, counters, syn, ack"
+                ));
+            }
+        };
+        match rest.next() {
+            None => Ok(action),
+            Some(word) => Err(format!("'{word}' is too much for '{verb}'")),
+        }
+    }
+}
+
+fn many<'a>(rest: &mut impl Iterator<Item = &'a str>, within: Duration) -> Result<Action, String> {
+    let name = socket_name(rest.next())?;
+    let count = number::<u32>(rest.next(), "count")?;
+    // One descriptor table: what needs more is a load.
+    if !(1..=19_000).contains(&count) {
+        return Err(format!(
+            "{count} sockets are too many (or too few) for one step: write 1 to 19000; more are a load"
+        ));
+    }
+    if rest.next() != Some("connect") {
+        return Err("'many' does one thing: many NAME COUNT connect ENDPOINT".into());
+    }
+    let to = endpoint(rest.next())?;
+    let (mut choice, mut options) = (Choice::Connect, Options::default());
+    while let Some(word) = rest.next() {
+        if word == "bind" {
+            let from = rest.next().ok_or("where to bind is missing, as in self:0 or self:2000-2999")?;
+            let (address, ports) = from.rsplit_once(':').ok_or_else(|| format!("'{from}' has no port"))?;
+            let address: Endpoint = format!("{address}:0").parse()?;
+            choice = match ports {
+                "0" => Choice::BindZero(address),
+                ports => Choice::Explicit(
+                    address,
+                    ports.parse().map_err(|e: crate::ports::BadPorts| e.to_string())?,
+                ),
+            };
+        } else if !options.take(word)? {
+            return Err(format!("'{word}' is no option of a socket"));
+        }
+    }
+    Ok(Action::Many { name, count, to, choice, options, within })
+}
+
+fn syn<'a>(rest: &mut impl Iterator<Item = &'a str>) -> Result<Action, String> {
+    let count = number::<u32>(rest.next(), "count")?;
+    if !(1..=65_536).contains(&count) {
+        return Err(format!("{count} SYNs are too many (or too few) for one step: write 1 to 65536"));
+    }
+    let to = endpoint(rest.next())?;
+    if rest.next() != Some("from") {
+        return Err(
+            "where the SYNs come from is missing: syn COUNT ENDPOINT from ADDRESS:PORT never|full|late"
+                .into(),
+        );
+    }
+    let from = endpoint(rest.next())?;
+    let handshake = match rest.next() {
+        Some("never") => Handshake::Never,
+        Some("full") => Handshake::Full,
+        Some("late") => Handshake::Late,
+        other => {
+            return Err(format!(
+                "'{}' is no end of a handshake: write never, full or late",
+                other.unwrap_or("")
+            ));
+        }
+    };
+    Ok(Action::Syn { count, to, from, handshake })
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One word for a time, so that it reads back as one word.
+        let time = |time: &Duration| format!("{}ms", time.as_millis());
+        match self {
+            Self::Socket(name, protocol, options) => {
+                let protocol = if *protocol == Protocol::Tcp { "tcp" } else { "udp" };
+                write!(f, "socket {name} {protocol}{options}")
+            }
+            Self::Bind(name, at) => write!(f, "bind {name} {at}"),
+            Self::Listen(name, backlog) => write!(f, "listen {name} {backlog}"),
+            Self::Connect(name, to, within) => write!(f, "connect {name} {to} within {}", time(within)),
+            Self::Finish(name, within) => write!(f, "finish {name} within {}", time(within)),
+            Self::Accept(name, listener, within) => {
+                write!(f, "accept {name} {listener} within {}", time(within))
+            }
+            Self::Send(name, bytes) => write!(f, "send {name} {bytes}"),
+            Self::Receive(name, within) => write!(f, "receive {name} within {}", time(within)),
+            Self::Name(name) => write!(f, "name {name}"),
+            Self::Close(name) => write!(f, "close {name}"),
+            Self::Reset(name) => write!(f, "reset {name}"),
+            Self::Many { name, count, to, choice, options, within } => {
+                write!(f, "many {name} {count} connect {to}")?;
+                match choice {
+                    Choice::Connect => {}
+                    Choice::BindZero(at) => write!(f, " bind {at}")?,
+                    Choice::Explicit(at, ports) => {
+                        let at = at.to_string();
+                        write!(
+                            f,
+                            " bind {}:{ports}",
+                            at.rsplit_once(':').map_or(at.as_str(), |(address, _)| address)
+                        )?;
+                    }
+                }
+                write!(f, "{options} within {}", time(within))
+            }
+            Self::Take(name, listener, within) => write!(f, "take {name} {listener} within {}", time(within)),
+            Self::Fill(name) => write!(f, "fill {name}"),
+            Self::Files(count) => write!(f, "files {count}"),
+            Self::End => f.write_str("end"),
+            Self::Stop => f.write_str("stop"),
+            Self::Continue => f.write_str("continue"),
+            Self::Wait(span) => write!(f, "wait {}", time(span)),
+            Self::Sockets(port) => write!(f, "sockets {port}"),
+            Self::Capture(port) => write!(f, "capture {port}"),
+            Self::Packets => f.write_str("packets"),
+            Self::Counters => f.write_str("counters"),
+            Self::Syn { count, to, from, handshake } => {
+                let handshake = match handshake {
+                    Handshake::Never => "never",
+                    Handshake::Full => "full",
+                    Handshake::Late => "late",
+                };
+                write!(f, "syn {count} {to} from {from} {handshake}")
+            }
+            Self::Ack => f.write_str("ack"),
+        }
+    }
+}
+
+impl Action {
+    /// The same with every endpoint resolved.
+    ///
+    /// # Errors
+    /// An endpoint names what the case does not have.
+    pub fn resolve(
+        self,
+        resolve: impl Fn(Endpoint) -> Result<Endpoint, Unresolved>,
+    ) -> Result<Self, Unresolved> {
+        Ok(match self {
+            Self::Bind(name, at) => Self::Bind(name, resolve(at)?),
+            Self::Connect(name, to, within) => Self::Connect(name, resolve(to)?, within),
+            Self::Many { name, count, to, choice, options, within } => Self::Many {
+                name,
+                count,
+                to: resolve(to)?,
+                choice: match choice {
+                    Choice::Connect => Choice::Connect,
+                    Choice::BindZero(at) => Choice::BindZero(resolve(at)?),
+                    Choice::Explicit(at, ports) => Choice::Explicit(resolve(at)?, ports),
+                },
+                options,
+                within,
+            },
+            Self::Syn { count, to, from, handshake } => {
+                Self::Syn { count, to: resolve(to)?, from: resolve(from)?, handshake }
+            }
+            other => other,
+        })
+    }
+
+    /// Whether the agent does it (a question to the kernel, a signal), not the worker.
+    pub fn is_the_agents(&self) -> bool {
+        matches!(
+            self,
+            Self::Stop
+                | Self::Continue
+                | Self::Wait(_)
+                | Self::Sockets(_)
+                | Self::Capture(_)
+                | Self::Packets
+                | Self::Counters
+                | Self::Syn { .. }
+                | Self::Ack
+        )
+    }
+
+    /// How long it may take at the most.
+    pub fn time(&self) -> Duration {
+        let own = match self {
+            Self::Connect(_, _, time)
+            | Self::Finish(_, time)
+            | Self::Accept(_, _, time)
+            | Self::Receive(_, time)
+            | Self::Take(_, _, time)
+            | Self::Wait(time)
+            | Self::Many { within: time, .. } => *time,
+            _ => Duration::ZERO,
+        };
+        own + Duration::from_secs(20)
+    }
+}
+
+impl serde::Serialize for Action {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Action {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
