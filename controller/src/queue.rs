@@ -159,7 +159,9 @@ mod tests {
     #[test]
     fn a_full_queue_says_so() {
         let queue = Queue::default();
-        (0..MOST_WAITING).for_each(|i| drop(queue.push(run(&i.to_string()))));
+        for number in 0..MOST_WAITING {
+            queue.push(run(&number.to_string()));
+        }
         assert_eq!(queue.has_room(), Err(QueueFull));
     }
 }

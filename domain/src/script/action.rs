@@ -82,7 +82,20 @@ pub enum Action {
     Reset(String),
     /// `many NAME COUNT connect ENDPOINT [bind ADDRESS:0 | bind ADDRESS:PORTS] [OPTION...] [within TIME]`:
     /// up to COUNT connects, the value is how many were established, details count the errors.
-    Many { name: String, count: u32, to: Endpoint, choice: Choice, options: Options, within: Duration },
+    Many {
+        /// The group.
+        name: String,
+        /// How many at the most.
+        count: u32,
+        /// Where to.
+        to: Endpoint,
+        /// From which ports.
+        choice: Choice,
+        /// What is set on each socket.
+        options: Options,
+        /// How long to wait for those that are under way.
+        within: Duration,
+    },
     /// `take NAME LISTENER [within TIME]`: accepts all that there is into a group; the value is how many.
     Take(String, String, Duration),
     /// `fill NAME`: opens sockets until the kernel refuses; the value is how many.
@@ -108,14 +121,22 @@ pub enum Action {
     Counters,
     /// `syn COUNT ENDPOINT from ADDRESS:PORT never|full|late`: a raw peer at an address that no kernel
     /// owns opens COUNT handshakes from ascending ports; the value is how many SYN-ACKs came back.
-    Syn { count: u32, to: Endpoint, from: Endpoint, handshake: Handshake },
+    Syn {
+        /// How many.
+        count: u32,
+        /// Where to.
+        to: Endpoint,
+        /// From which address, and from which port on.
+        from: Endpoint,
+        /// How far each handshake is taken.
+        handshake: Handshake,
+    },
     /// `ack`: the raw peer sends the final ACKs that it kept back; details count what came back.
     Ack,
 }
 
 const SHORT: Duration = Duration::from_secs(1);
 
-/// A text is no step.
 fn number<T: FromStr>(word: Option<&str>, what: &str) -> Result<T, String> {
     let word = word.ok_or_else(|| format!("{what} is missing"))?;
     word.parse().map_err(|_| format!("'{word}' is no {what}"))
