@@ -138,7 +138,9 @@ impl LocalLab {
         let late = Instant::now() + READY;
         let mut missing = "its controller does not answer".to_owned();
         while Instant::now() < late {
-            self.all_alive()?;
+            if let Some(words) = self.all_alive()? {
+                return Err(self.broken(words));
+            }
             if let Ok(mut client) = connect(&self.address).await
                 && let Ok(agents) = client.list_agents(ListAgentsRequest {}).await
             {
@@ -153,28 +155,19 @@ impl LocalLab {
         Err(self.broken(format!("after {} s {missing}", READY.as_secs())))
     }
 
-    /// Says so if a process of the lab has ended by itself.
-    pub fn all_alive(&mut self) -> Result<(), Stop> {
-        match self.lab.try_exited() {
-            None => Ok(()),
-            Some(exited) => {
-                let tail = exited.log_tail.trim_end();
-                // It is complained of again, once.
-                let tail = tail.strip_prefix("error: ").unwrap_or(tail);
-                let words = format!(
-                    "{} ended ({}){}{tail}",
-                    exited.name,
-                    exited.status,
-                    if tail.is_empty() { "" } else { ":\n" }
-                );
-                // A controller that refuses its database says so, and the code should, too.
-                let stop = self.broken(words);
-                Err(if exited.status == format!("exit code {}", Exit::Store as u8) {
-                    Stop::new(Exit::Store, tail.to_owned())
-                } else {
-                    stop
-                })
-            }
+    /// Looks whether a process of the lab has ended by itself. A host's agent is a loss that the
+    /// controller finds out and names; it comes back as words. Without its controller the lab is none.
+    pub fn all_alive(&mut self) -> Result<Option<String>, Stop> {
+        let Some(exited) = self.lab.try_exited() else { return Ok(None) };
+        let tail = exited.log_tail.trim_end();
+        let colon = if tail.is_empty() { "" } else { ":\n" };
+        let words = format!("{} ended ({}){colon}{tail}", exited.name, exited.status);
+        let host = self.lab.up().hosts.iter().any(|host| host.name == exited.name);
+        match exited.status == format!("exit code {}", Exit::Store as u8) {
+            // A controller that refuses its database says why, and so does this program's own code.
+            true if !host => Err(Stop::new(Exit::Store, tail.trim_start_matches("error: ").to_owned())),
+            _ if host => Ok(Some(words)),
+            _ => Err(self.broken(words)),
         }
     }
 

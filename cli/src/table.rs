@@ -10,7 +10,7 @@ use tuplelab_proto::v1::{AgentSummary, RunSummary};
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(comfy_table::presets::UTF8_BORDERS_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(head.iter().copied());
     table
@@ -55,8 +55,8 @@ pub fn report(report: &Report) -> String {
         &format!("run {} by {}, {}\n", report.run, plain(&report.submitter), moment(report.submitted_micros));
     let mut cases = table(&[
         "case",
-        "clients\nhosts x addr x ports",
-        "servers\nhosts x addr x ports",
+        "clients",
+        "servers",
         "predicted",
         "established",
         "kernel",
@@ -89,25 +89,17 @@ pub fn report(report: &Report) -> String {
     }
     if !report.cases.is_empty() {
         text += &format!("{cases}\n");
-        text += "established: flows on which the other end's application answered; kernel: ESTABLISHED sockets by sock_diag\n\
+        text += "clients, servers: hosts x addresses x ports; established: flows on which the other end's application answered; kernel: ESTABLISHED sockets by sock_diag\n\
                  (client / server where they differ); digests: whether both kernels name the same four-tuples.\n";
     }
+    text += &costs(report);
     for case in &report.cases {
-        let mut said = Vec::new();
-        if let Some(cpu) = case.cpu_micros_per_connection {
-            said.push(format!("{cpu:.1} us of CPU"));
-        }
-        if let Some(user) = case.user_bytes_per_connection {
-            said.push(format!("{user:.1} B of user memory"));
-        }
-        if let Some(slab) = case.slab_bytes_per_connection {
-            said.push(format!("{} of slab", bytes(slab)));
-        }
         for (refusal, count) in &case.beyond {
-            said.push(format!("{} more tried: {refusal}", thousands(*count)));
-        }
-        if !said.is_empty() {
-            text += &format!("{}: per connection (both ends) {}\n", plain(&case.name), said.join(", "));
+            text += &format!(
+                "{}: {} connects more than there are four-tuples: {refusal}\n",
+                plain(&case.name),
+                thousands(*count)
+            );
         }
         for gap in &case.gaps {
             text += &format!("{}: MISSING: {}\n", plain(&case.name), plain(gap));
@@ -127,6 +119,21 @@ pub fn report(report: &Report) -> String {
         );
     }
     text
+}
+
+/// What one connection cost, both ends together.
+fn costs(report: &Report) -> String {
+    let mut rows = table(&["a connection, both ends", "CPU us", "user memory", "slab memory"]);
+    for case in &report.cases {
+        let absent = || "-".to_owned();
+        rows.add_row(vec![
+            Cell::new(plain(&case.name)),
+            right(case.cpu_micros_per_connection.map_or_else(absent, |micros| format!("{micros:.1}"))),
+            right(case.user_bytes_per_connection.map_or_else(absent, |count| format!("{count:.1} B"))),
+            right(case.slab_bytes_per_connection.map_or_else(absent, bytes)),
+        ]);
+    }
+    if report.cases.is_empty() { String::new() } else { format!("{rows}\n") }
 }
 
 /// A list of runs.

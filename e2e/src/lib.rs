@@ -3,7 +3,7 @@
 //! What lives here: finding the binary ([`tuplelab`]), a place for each test ([`World`]) that checks
 //! at its end that nothing is left running, a started program with its output so far ([`Running`]), how
 //! it ended ([`Ended`]), a lab to connect to ([`Lab`]). What does not: any knowledge of what the right
-//! answers are; that is in `tests/`. Where to start: `tests/main.rs`.
+//! answers are; that is in `tests/`. Where to start: `tests/e2e/main.rs`.
 
 mod binary;
 mod lab;

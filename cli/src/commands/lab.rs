@@ -35,7 +35,11 @@ pub async fn lab(args: LabArgs) -> Done {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break Ok(Exit::Held),
             _ = terminate.recv() => break Ok(Exit::Held),
-            _ = look.tick() => if let Err(stop) = lab.all_alive() { break Err(stop) },
+            _ = look.tick() => match lab.all_alive() {
+                Ok(None) => {}
+                Ok(Some(words)) => say(&words),
+                Err(stop) => break Err(stop),
+            },
         }
     };
     let stopped = lab.stop().await;

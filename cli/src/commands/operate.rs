@@ -12,7 +12,7 @@ use tuplelab_proto::v1::{CancelRequest, GetRunRequest, ListAgentsRequest};
 pub async fn watch(run: String, controller: Address) -> Done {
     let mut client = connect(&controller).await?;
     client.get_run(GetRunRequest { run: run.clone() }).await.map_err(refused)?;
-    follow(&mut client, &run, || Ok(())).await?;
+    follow(&mut client, &run, || Ok(None)).await?;
     show(&report(&mut client, &run).await?, false)
 }
 

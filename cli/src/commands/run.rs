@@ -48,7 +48,7 @@ pub async fn run(args: RunArgs, controller: Option<Address>) -> Done {
         say(&format!("next: tuplelab --controller {address} watch {run}"));
         return if args.json { print_json(&serde_json::json!({ "run": run })) } else { print(&run) };
     }
-    follow(&mut client, &run, || Ok(())).await?;
+    follow(&mut client, &run, || Ok(None)).await?;
     let report = report(&mut client, &run).await?;
     show(&report, args.json)
 }
@@ -126,7 +126,7 @@ fn submitter() -> String {
 pub async fn follow(
     client: &mut Client,
     run: &str,
-    mut alive: impl FnMut() -> Result<(), Stop>,
+    mut alive: impl FnMut() -> Result<Option<String>, Stop>,
 ) -> Result<(), Stop> {
     let mut updates = client.watch(WatchRequest { run: run.into() }).await.map_err(refused)?.into_inner();
     let mut progress = Progress::new();
@@ -137,7 +137,7 @@ pub async fn follow(
             update = updates.next() => match update {
                 Some(Ok(update)) if update.phase == "finished" => return Ok(()),
                 Some(Ok(update)) => progress.show(&update),
-                Some(Err(status)) => return Err(refused(status)),
+                Some(Err(status)) => return Err(lost(run, &status)),
                 None => return Ok(()),
             },
             _ = tokio::signal::ctrl_c() => {
@@ -148,9 +148,19 @@ pub async fn follow(
                 progress.note("cancelling; press Ctrl-C again to wait no longer");
                 client.cancel(CancelRequest { run: run.into() }).await.map_err(refused)?;
             }
-            _ = look.tick() => alive()?,
+            _ = look.tick() => if let Some(words) = alive()? { progress.note(&words) },
         }
     }
+}
+
+fn lost(run: &str, status: &tonic::Status) -> Stop {
+    let why = status.message();
+    Stop::new(
+        Exit::Unreachable,
+        format!(
+            "the controller was lost while run {run} was under way ({why}): when it is back, 'tuplelab show {run}' tells how it ended"
+        ),
+    )
 }
 
 /// Prints a report, and says what it means as an exit code.
