@@ -14,3 +14,7 @@ fmt:
 # Make .sqlx anew after a query or a migration has changed.
 sqlx:
     .ci/sqlx-cache
+
+# The engine beside a bare loop of the same system calls.
+bench:
+    cargo bench -p tuplelab-worker
