@@ -83,7 +83,7 @@ fn what_does_not_fit_on_the_agents_is_refused_with_every_shortfall() {
         }
     };
     refused("connections = 501\n", &["four_tuples", "500", "501", "add a destination"]);
-    refused("[[case]]\n\"clients.hosts\" = 2\n\"servers.hosts\" = 2\n", &["2 server", "2 client", "1"]);
+    refused("[[case]]\n\"clients.hosts\" = 2\n\"servers.hosts\" = 2\n", &["2 client host(s)", "0 fit"]);
     refused("[[case]]\n\"clients.addresses\" = 2\n", &["offers 1", "addresses"]);
     refused("[[case]]\n\"clients.sysctls\" = { somaxconn = 20 }\n", &["somaxconn", "--allow-sysctls"]);
     for daemon in running {

@@ -15,7 +15,7 @@ fn cancelled_while(phase: &str, port: u16, load: &str) {
     loopback_hosts();
     let world = World::new();
     let plan = plan(&world, port, load);
-    let mut run = world.start(["run", &plan, "--lab", "loopback", "--db", "x.db"]);
+    let run = world.start(["run", &plan, "--lab", "loopback", "--db", "x.db"]);
     run.notes(phase);
     run.signal(Signal::SIGINT);
     run.wait().exits(130);
@@ -39,7 +39,7 @@ fn a_worker_that_is_killed_ends_the_run_with_its_cause() {
     loopback_hosts();
     let world = World::new();
     let plan = plan(&world, 7520, "hold = \"60s\"\n");
-    let mut run = world.start(["run", &plan, "--lab", "loopback", "--db", "x.db", "--json"]);
+    let run = world.start(["run", &plan, "--lab", "loopback", "--db", "x.db", "--json"]);
     run.notes("holding");
     let workers = world.processes("worker");
     assert_eq!(workers.len(), 2, "a worker at each end");
@@ -59,7 +59,7 @@ fn an_agent_that_is_killed_is_named_and_its_worker_does_not_outlive_it() {
     let world = World::new();
     let plan = plan(&world, 7000, "hold = \"120s\"\n");
     let lab = Lab::start(&world, &["--clients", "1"]);
-    let mut run = lab.begin(&world, &["run", &plan, "--json"]);
+    let run = lab.begin(&world, &["run", &plan, "--json"]);
     run.notes("holding");
     assert_eq!(world.processes("worker").len(), 2);
     kill(Pid::from_raw(lab.host("client-1").pid as i32), Signal::SIGKILL).expect("it is ours");
