@@ -1,6 +1,7 @@
 //! Where results are kept when nobody says where.
 
 use crate::exit::{Exit, Stop};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "tuplelab.db";
@@ -46,10 +47,17 @@ pub fn to_read(given: Option<&Path>) -> Result<PathBuf, Stop> {
 }
 
 fn is_writable(path: &Path) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Anybody may make a folder of that name among the temporary files: only our own one is used.
+    let foreign = folder.starts_with(std::env::temp_dir())
+        && std::fs::symlink_metadata(folder)
+            .is_ok_and(|there| !there.is_dir() || there.uid() != nix::unistd::Uid::current().as_raw());
+    if foreign {
+        return false;
+    }
     if path.exists() {
         return std::fs::OpenOptions::new().append(true).open(path).is_ok();
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).is_ok()
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).is_ok()
         && nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_ok()
 }

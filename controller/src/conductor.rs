@@ -254,12 +254,8 @@ impl Conductor {
         }
         self.store.append_event(&performance.id, now_micros(), &event, run.phase(), run.outcome()).await?;
         if run.phase() != performance.run.phase() {
-            info!(
-                from = performance.run.phase().name(),
-                to = run.phase().name(),
-                step = run.index(),
-                "phase"
-            );
+            let case = run.index().and_then(|index| performance.steps.get(index)).map(|(case, _)| *case);
+            info!(from = performance.run.phase().name(), to = run.phase().name(), case, "phase");
         }
         performance.run = run;
         for effect in effects {

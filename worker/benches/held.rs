@@ -273,8 +273,7 @@ fn figures(established: u64, first: u64, last: u64, ready: u64) -> tuplelab_doma
         usage
     };
     let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
-    let mut counters = tuplelab_domain::sample::Counters::default();
-    counters.established = established;
+    let counters = tuplelab_domain::sample::Counters { established, ..Default::default() };
     tuplelab_domain::sample::Plateau {
         first_micros: Some(first),
         last_micros: Some(last),

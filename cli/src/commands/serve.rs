@@ -6,6 +6,7 @@ use crate::output::say;
 use crate::place;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Instrument as _;
 use tuplelab_agent::{AgentConfig, AgentError};
 use tuplelab_controller::{ControllerConfig, ControllerError, Patience};
 use tuplelab_proto::dial::Address;
@@ -92,7 +93,9 @@ pub async fn agent(args: AgentArgs, controller: Address) -> Done {
         version: VERSION.into(),
     };
     let stop = stop(args.until_input_ends).await?;
-    match tuplelab_agent::serve(config, stop).await {
+    // Everything that this process logs is of this agent.
+    let span = tracing::info_span!("agent", agent = %config.name);
+    match tuplelab_agent::serve(config, stop).instrument(span).await {
         Ok(()) => Ok(Exit::Held),
         Err(error) => {
             let exit = match error {

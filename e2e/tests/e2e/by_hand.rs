@@ -15,8 +15,17 @@ fn start(world: &World, agents: &[(&str, &str, &str)]) -> (String, Vec<Running>)
     running[0].notes("controller at");
     for (name, address, role) in agents {
         let label = format!("role={role}");
-        let agent =
-            world.start(["agent", "--controller", &url, "--name", name, "--address", address, "--label", &label]);
+        let agent = world.start([
+            "agent",
+            "--controller",
+            &url,
+            "--name",
+            name,
+            "--address",
+            address,
+            "--label",
+            &label,
+        ]);
         agent.notes("attached");
         running.push(agent);
     }
@@ -61,7 +70,8 @@ fn a_second_agent_of_the_same_name_is_refused_and_the_first_goes_on() {
     loopback_hosts();
     let world = World::new();
     let (url, running) = start(&world, &[("a", "127.66.41.1", "server"), ("b", "127.66.41.2", "client")]);
-    let second = world.run(["agent", "--controller", &url, "--name", "a", "--address", "127.66.41.3"]).exits(70);
+    let second =
+        world.run(["agent", "--controller", &url, "--name", "a", "--address", "127.66.41.3"]).exits(70);
     assert!(second.stderr.contains("an agent named a is attached already"), "{}", second.told());
     let plan = plan(&world, 7310, "");
     world.run(["--controller", &url, "run", &plan]).exits(0);

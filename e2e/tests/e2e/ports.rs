@@ -37,7 +37,13 @@ bound_by = \"four_tuples\"
 
 fn all_witnesses_say(report: &Report, count: u64) {
     let case = report.cases.first().expect("a case");
-    let said = (case.predicted, case.established.client, case.established.server, case.kernel.client, case.kernel.server);
+    let said = (
+        case.predicted,
+        case.established.client,
+        case.established.server,
+        case.kernel.client,
+        case.kernel.server,
+    );
     assert_eq!(said, (count, count, count, Some(count), Some(count)), "{report:?}");
     assert_eq!(case.digests_equal, Some(true));
 }
@@ -50,7 +56,9 @@ fn reserved_ports_and_a_strangers_listener_cost_exactly_what_the_kernel_takes_fo
     let world = World::new();
     let (explicit, kernel) = (plan(&world, "20000-20199"), plan(&world, "kernel"));
     let lab = Lab::start(&world, &["--servers", "1", "--clients", "3", "--addresses", "2"]);
-    let count = |plan: &str, sum: u64| all_witnesses_say(&lab.run(&world, &["run", plan, "--json"]).exits(0).report(), sum);
+    let count = |plan: &str, sum: u64| {
+        all_witnesses_say(&lab.run(&world, &["run", plan, "--json"]).exits(0).report(), sum)
+    };
 
     // Nobody else is there: explicit ports ignore reservations, the kernel's choice does not.
     count(&explicit, 36 * 200);
@@ -82,7 +90,10 @@ fn one_address_holds_64_512_connections_under_a_limit_of_20_000_descriptors() {
         return;
     }
     let world = World::new();
-    let plan = world.write("plan.toml", "[load]\nhold = \"0s\"\n[[expect]]\nestablished = \"predicted\"\n[[expect]]\nfailed = \"0ppm\"\n");
+    let plan = world.write(
+        "plan.toml",
+        "[load]\nhold = \"0s\"\n[[expect]]\nestablished = \"predicted\"\n[[expect]]\nfailed = \"0ppm\"\n",
+    );
     let program = e2e::tuplelab().display().to_string();
     let mut command = world.command("sh");
     command.args(["-c", "ulimit -n 20000 && exec \"$0\" run \"$1\" --json --db runs.db", &program, &plan]);
@@ -96,7 +107,8 @@ fn an_independent_count_during_the_hold_agrees_with_the_report() {
         return;
     }
     let world = World::new();
-    let plan = world.write("plan.toml", "[clients]\nsource_ports = \"30000-30999\"\n[load]\nhold = \"60s\"\n");
+    let plan =
+        world.write("plan.toml", "[clients]\nsource_ports = \"30000-30999\"\n[load]\nhold = \"60s\"\n");
     let lab = Lab::start(&world, &["--clients", "1"]);
     let mut run = lab.begin(&world, &["run", &plan]);
     run.notes("holding 1,000 of 1,000");

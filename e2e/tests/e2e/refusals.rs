@@ -26,8 +26,18 @@ fn a_plan_that_is_none_is_refused_by_name() {
     let plan = |name: &str, text: &[u8]| world.write(name, text);
     refused(&world, &["run", "nowhere.toml"], NOT_FOUND, &["nowhere.toml", "plans/demo.toml"]);
     refused(&world, &["run", "home"], NOT_FOUND, &["home"]);
-    refused(&world, &["run", &plan("binary.toml", &[0xff, 0xfe, 0, 1])], PLAN_REFUSED, &["binary.toml", "no text"]);
-    refused(&world, &["run", &plan("long.toml", &b"#".repeat(300 * 1024))], PLAN_REFUSED, &["long.toml", "longer"]);
+    refused(
+        &world,
+        &["run", &plan("binary.toml", &[0xff, 0xfe, 0, 1])],
+        PLAN_REFUSED,
+        &["binary.toml", "no text"],
+    );
+    refused(
+        &world,
+        &["run", &plan("long.toml", &b"#".repeat(300 * 1024))],
+        PLAN_REFUSED,
+        &["long.toml", "longer"],
+    );
     refused(&world, &["check", &plan("open.toml", b"[servers\n")], PLAN_REFUSED, &["open.toml:1", "no TOML"]);
     for (name, text, words) in [
         ("hosts.toml", "[clients]\nhosts = 0\n", ["hosts.toml:2", "1 to 10000"]),
@@ -45,15 +55,28 @@ fn a_plan_that_is_none_is_refused_by_name() {
 #[test]
 fn all_problems_of_a_plan_are_shown_at_once() {
     let world = World::new();
-    let name = world.write("p.toml", "[servers]\nhosts = 0\nprots = 1\n[load]\nrate = \"fast\"\n[[expect]]\nfailed = 3\n");
-    refused(&world, &["check", &name], PLAN_REFUSED, &["4 problems", "p.toml:2", "p.toml:3", "p.toml:5", "p.toml:7"]);
+    let name = world.write(
+        "p.toml",
+        "[servers]\nhosts = 0\nprots = 1\n[load]\nrate = \"fast\"\n[[expect]]\nfailed = 3\n",
+    );
+    refused(
+        &world,
+        &["check", &name],
+        PLAN_REFUSED,
+        &["4 problems", "p.toml:2", "p.toml:3", "p.toml:5", "p.toml:7"],
+    );
 }
 
 #[test]
 fn more_than_a_pair_can_hold_is_refused_before_anything_is_started() {
     let world = World::new();
     let name = world.write("p.toml", "[load]\nconnections = \"100k\"\n");
-    refused(&world, &["check", &name], CAPACITY_SHORT, &["64,512", "100,000", "four_tuples", "add a destination"]);
+    refused(
+        &world,
+        &["check", &name],
+        CAPACITY_SHORT,
+        &["64,512", "100,000", "four_tuples", "add a destination"],
+    );
     // A fleet that no machine's lab can be.
     let name = world.write("q.toml", "[clients]\nhosts = 9000\n");
     refused(&world, &["check", &name], CAPACITY_SHORT, &["lab on this machine"]);
@@ -66,7 +89,12 @@ fn a_controller_that_is_not_there_or_is_no_address_is_named() {
         refused(&world, &["--controller", url, "agents"], UNREACHABLE, &[url, "tuplelab controller"]);
         refused(&world, &["--controller", url, "show", "last"], UNREACHABLE, &[url]);
     }
-    refused(&world, &["--controller", "127.0.0.1:1", "agents"], USAGE, &["127.0.0.1:1", "http://127.0.0.1:7600"]);
+    refused(
+        &world,
+        &["--controller", "127.0.0.1:1", "agents"],
+        USAGE,
+        &["127.0.0.1:1", "http://127.0.0.1:7600"],
+    );
     refused(&world, &["agents"], USAGE, &["--controller"]);
 }
 
@@ -90,7 +118,12 @@ fn a_file_that_is_no_database_of_ours_is_refused_and_left_as_it_is() {
 #[test]
 fn a_controller_that_others_could_reach_needs_to_be_told_so() {
     let world = World::new();
-    refused(&world, &["controller", "--listen", "0.0.0.0:0", "--db", "x.db"], USAGE, &["0.0.0.0", "--insecure"]);
+    refused(
+        &world,
+        &["controller", "--listen", "0.0.0.0:0", "--db", "x.db"],
+        USAGE,
+        &["0.0.0.0", "--insecure"],
+    );
     refused(&world, &["controller", "--db", "x.db"], USAGE, &["--listen", "--unix"]);
 }
 

@@ -6,7 +6,8 @@ use nix::unistd::Pid;
 use tuplelab_domain::run::Outcome;
 
 fn plan(world: &World, port: u16, load: &str) -> String {
-    let text = format!("[servers]\nports = {port}\n[clients]\nsource_ports = \"23000-23999\"\n[load]\n{load}");
+    let text =
+        format!("[servers]\nports = {port}\n[clients]\nsource_ports = \"23000-23999\"\n[load]\n{load}");
     world.write("plan.toml", text)
 }
 
