@@ -4,21 +4,20 @@
 use crate::clock::{boottime_nanos, now_micros};
 use crate::gathering::Gathering;
 use crate::hub::{Heard, Hub};
+use crate::performance::{Performance, sample_row};
 use crate::queue::Queue;
-use crate::store::{SampleRow, Store, StoreError};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::store::{Store, StoreError};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{Instrument as _, error, info, info_span, warn};
-use tuplelab_domain::evidence::TrialEvidence;
 use tuplelab_domain::id::{AgentName, RunId, trial_token};
-use tuplelab_domain::plan::{Plan, PlanFile, check};
-use tuplelab_domain::run::{Effect, Outcome, Party, Phase, Run, RunEvent, TrialPlan};
-use tuplelab_domain::schedule::{Assignment, Schedule, place};
-use tuplelab_domain::units::Rate;
+use tuplelab_domain::plan::{PlanFile, check};
+use tuplelab_domain::run::{Effect, Outcome, Party, Phase, Run, RunEvent};
+use tuplelab_domain::schedule::{Assignment, place};
 use tuplelab_domain::verdict::{JUDGE_VERSION, judge};
-use tuplelab_proto::v1::{self, RunUpdate, run_message::Body, run_order::Order, to_agent};
+use tuplelab_proto::v1::{self, RunUpdate, run_order::Order, to_agent};
 
 /// The first, and so far only, life of a run.
 const EPOCH: u32 = 1;
@@ -35,24 +34,6 @@ pub struct Conductor {
     hub: Hub,
     queue: Queue,
     heard: mpsc::Receiver<Heard>,
-}
-
-/// A run while it is conducted.
-struct Performance {
-    id: RunId,
-    plan: Plan,
-    schedule: Schedule,
-    /// Case and trial of each step.
-    steps: Vec<(u32, u32)>,
-    run: Run,
-    gathering: Option<Gathering>,
-    evidence: Vec<TrialEvidence>,
-    timers: Vec<(Instant, RunEvent)>,
-    /// The orders of the trial at hand, for agents that come back.
-    issued: Vec<(AgentName, v1::RunOrder)>,
-    seen: BTreeMap<AgentName, u64>,
-    unacknowledged: BTreeMap<AgentName, u64>,
-    samples: Vec<SampleRow>,
 }
 
 impl Conductor {
@@ -393,10 +374,9 @@ impl Conductor {
         let Some(schedule) = performance.schedule.cases.get(*case as usize) else { return };
         let (established, failed) = match &performance.gathering {
             Some(gathering) => gathering.progress(),
-            None => performance
-                .evidence
-                .last()
-                .map_or((0, 0), |evidence| (evidence.held(), evidence.failures().total())),
+            None => {
+                performance.evidence.last().map_or((0, 0), |evidence| (evidence.held(), evidence.failed()))
+            }
         };
         self.queue.tell(
             &performance.id,
@@ -419,112 +399,4 @@ impl Conductor {
             },
         );
     }
-}
-
-impl Performance {
-    fn new(id: RunId, plan: Plan, schedule: Schedule) -> Self {
-        let steps: Vec<(u32, u32)> = (0..plan.cases.len() as u32)
-            .flat_map(|case| (0..plan.trials).map(move |trial| (case, trial)))
-            .collect();
-        let trials = steps.iter().filter_map(|(case, trial)| {
-            let load = &plan.cases.get(*case as usize)?.setup.load;
-            let placed = schedule.cases.get(*case as usize)?;
-            let party = |a: &Assignment| Party { agent: a.agent.clone(), role: a.role() };
-            Some(TrialPlan {
-                case: *case,
-                trial: *trial,
-                parties: placed.assignments.iter().map(party).collect(),
-                ramp: ramp_time(placed.target, load.rate),
-                hold: load.hold.0,
-            })
-        });
-        let run = Run::queued().place(trials.collect());
-        Self {
-            id,
-            plan,
-            schedule,
-            steps,
-            run,
-            gathering: None,
-            evidence: Vec::new(),
-            timers: Vec::new(),
-            issued: Vec::new(),
-            seen: BTreeMap::new(),
-            unacknowledged: BTreeMap::new(),
-            samples: Vec::new(),
-        }
-    }
-
-    /// Takes in what an agent says of the trial at hand.
-    fn take(&mut self, agent: AgentName, message: v1::RunMessage) -> Result<Option<RunEvent>, String> {
-        self.samples.extend(sample_row(&agent, &message));
-        let Some(gathering) = &mut self.gathering else {
-            // The trial's evidence is closed; only its end is still of interest.
-            return Ok(match message.body {
-                Some(Body::Collected(_)) => Some(RunEvent::Collected { agent }),
-                Some(Body::Failed(v1::Failed { why })) => Some(RunEvent::Failed { agent, why }),
-                _ => None,
-            });
-        };
-        fn read<T, W: TryInto<T>>(wire: Option<W>) -> Result<Option<T>, String>
-        where
-            W::Error: std::fmt::Display,
-        {
-            wire.map(|wire| wire.try_into().map_err(|error: W::Error| error.to_string())).transpose()
-        }
-        Ok(match message.body {
-            Some(Body::Ready(ready)) => {
-                gathering.ready(&agent, read(ready.before)?);
-                Some(RunEvent::Ready { agent })
-            }
-            Some(Body::Sample(sample)) => {
-                if let Some(sample) = read(Some(sample))? {
-                    gathering.sample(&agent, &sample);
-                }
-                None
-            }
-            Some(Body::Plateau(plateau)) => {
-                if let Some(plateau) = read(Some(plateau))? {
-                    gathering.plateau(&agent, plateau);
-                }
-                Some(RunEvent::Plateau { agent })
-            }
-            Some(Body::Counted(counted)) => {
-                gathering.counted(
-                    &agent,
-                    read(counted.census)?,
-                    read(counted.after)?,
-                    read(counted.figures)?,
-                );
-                Some(RunEvent::Counted { agent })
-            }
-            Some(Body::Failed(v1::Failed { why })) => Some(RunEvent::Failed { agent, why }),
-            Some(Body::Collected(_)) => Some(RunEvent::Collected { agent }),
-            None => None,
-        })
-    }
-}
-
-/// A sample as the store keeps it; a sample that cannot be read is none, and shows as a gap.
-fn sample_row(agent: &AgentName, message: &v1::RunMessage) -> Option<SampleRow> {
-    let Some(Body::Sample(sample)) = &message.body else { return None };
-    Some(SampleRow {
-        run: RunId(message.run.clone()),
-        epoch: message.epoch,
-        agent: agent.clone(),
-        sequence: message.sequence,
-        case: message.case,
-        trial: message.trial,
-        sample: sample.clone().try_into().ok()?,
-    })
-}
-
-/// How long a ramp may take: a thousand connections a second, or half the rate that was asked for,
-/// and two minutes. The kernel's own choice of ports is that slow when its range is nearly used up.
-fn ramp_time(target: u64, rate: Rate) -> Duration {
-    let per_second = match rate {
-        Rate::Unlimited => 1_000.0,
-        Rate::PerSecond(rate) => (rate as f64 / 2.0).min(1_000.0),
-    };
-    Duration::from_secs(120) + Duration::from_secs_f64(target as f64 / per_second)
 }

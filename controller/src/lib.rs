@@ -1,7 +1,7 @@
 //! The controller: where agents attach, runs wait their turn, and results are kept.
 //!
 //! What lives here: the registry of agents (`hub`), the queue of runs (`queue`), the conductor of a
-//! run (`conductor`, with its `gathering` of evidence), all SQL (`store`), the services (`rpc`). What
+//! run (`conductor`, with the `performance` at hand and its `gathering` of evidence), all SQL (`store`), the services (`rpc`). What
 //! does not: decisions (the domain's) and sockets of flows (the worker's). Where to start:
 //! [`serve`], then `conductor`.
 //!
@@ -17,6 +17,7 @@ mod clock;
 mod conductor;
 mod gathering;
 mod hub;
+mod performance;
 mod queue;
 mod rpc;
 pub mod store;

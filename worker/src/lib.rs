@@ -33,6 +33,7 @@ mod net;
 mod order;
 mod pacer;
 mod process;
+pub mod script;
 mod tally;
 mod trial;
 mod turns;

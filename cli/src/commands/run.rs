@@ -184,6 +184,27 @@ mod tests {
     }
 
     #[test]
+    fn every_shipped_plan_is_a_plan() {
+        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plans"))];
+        let mut seen = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("plans are shipped") {
+                let path = entry.expect("can be listed").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).expect("can be read");
+                if let Err(problems) = PlanFile::parse(&text).and_then(check) {
+                    panic!("{}: {problems:?}", path.display());
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen >= 2, "only {seen} plans were found");
+    }
+
+    #[test]
     fn another_hold_replaces_the_plans_own_and_every_cases() {
         let text =
             "[load]\nhold = \"1s\" # short\n[[case]]\n\"load.hold\" = \"2s\"\n[[case]]\nload.hold = \"3s\"\n";

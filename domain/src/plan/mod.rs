@@ -1,5 +1,6 @@
 //! What a person asks for: from the text of a plan file to a `Plan` that is known to make sense.
 
+mod cases;
 mod check;
 mod depth;
 mod file;

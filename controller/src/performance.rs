@@ -1,0 +1,145 @@
+//! A run while it is conducted: where it is, what was heard of the trial at hand.
+
+use crate::gathering::Gathering;
+use crate::store::SampleRow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+use tuplelab_domain::evidence::TrialEvidence;
+use tuplelab_domain::id::{AgentName, RunId};
+use tuplelab_domain::plan::Plan;
+use tuplelab_domain::run::{Party, Run, RunEvent, TrialPlan};
+use tuplelab_domain::schedule::{Assignment, Schedule};
+use tuplelab_domain::units::Rate;
+use tuplelab_proto::v1::{self, run_message::Body};
+
+/// A run while it is conducted.
+pub(crate) struct Performance {
+    pub(crate) id: RunId,
+    pub(crate) plan: Plan,
+    pub(crate) schedule: Schedule,
+    /// Case and trial of each step.
+    pub(crate) steps: Vec<(u32, u32)>,
+    pub(crate) run: Run,
+    pub(crate) gathering: Option<Gathering>,
+    pub(crate) evidence: Vec<TrialEvidence>,
+    pub(crate) timers: Vec<(Instant, RunEvent)>,
+    /// The orders of the trial at hand, for agents that come back.
+    pub(crate) issued: Vec<(AgentName, v1::RunOrder)>,
+    pub(crate) seen: BTreeMap<AgentName, u64>,
+    pub(crate) unacknowledged: BTreeMap<AgentName, u64>,
+    pub(crate) samples: Vec<SampleRow>,
+}
+
+impl Performance {
+    /// A run that is placed and has not begun.
+    pub(crate) fn new(id: RunId, plan: Plan, schedule: Schedule) -> Self {
+        let steps: Vec<(u32, u32)> = (0..plan.cases.len() as u32)
+            .flat_map(|case| (0..plan.trials).map(move |trial| (case, trial)))
+            .collect();
+        let trials = steps.iter().filter_map(|(case, trial)| {
+            let load = &plan.cases.get(*case as usize)?.setup.load;
+            let placed = schedule.cases.get(*case as usize)?;
+            let party = |a: &Assignment| Party { agent: a.agent.clone(), role: a.role() };
+            Some(TrialPlan {
+                case: *case,
+                trial: *trial,
+                parties: placed.assignments.iter().map(party).collect(),
+                ramp: ramp_time(placed.target, load.rate),
+                hold: load.hold.0,
+            })
+        });
+        let run = Run::queued().place(trials.collect());
+        Self {
+            id,
+            plan,
+            schedule,
+            steps,
+            run,
+            gathering: None,
+            evidence: Vec::new(),
+            timers: Vec::new(),
+            issued: Vec::new(),
+            seen: BTreeMap::new(),
+            unacknowledged: BTreeMap::new(),
+            samples: Vec::new(),
+        }
+    }
+
+    /// Takes in what an agent says of the trial at hand.
+    pub(crate) fn take(
+        &mut self,
+        agent: AgentName,
+        message: v1::RunMessage,
+    ) -> Result<Option<RunEvent>, String> {
+        self.samples.extend(sample_row(&agent, &message));
+        let Some(gathering) = &mut self.gathering else {
+            // The trial's evidence is closed; only its end is still of interest.
+            return Ok(match message.body {
+                Some(Body::Collected(_)) => Some(RunEvent::Collected { agent }),
+                Some(Body::Failed(v1::Failed { why })) => Some(RunEvent::Failed { agent, why }),
+                _ => None,
+            });
+        };
+        fn read<T, W: TryInto<T>>(wire: Option<W>) -> Result<Option<T>, String>
+        where
+            W::Error: std::fmt::Display,
+        {
+            wire.map(|wire| wire.try_into().map_err(|error: W::Error| error.to_string())).transpose()
+        }
+        Ok(match message.body {
+            Some(Body::Ready(ready)) => {
+                gathering.ready(&agent, read(ready.before)?);
+                Some(RunEvent::Ready { agent })
+            }
+            Some(Body::Sample(sample)) => {
+                if let Some(sample) = read(Some(sample))? {
+                    gathering.sample(&agent, &sample);
+                }
+                None
+            }
+            Some(Body::Plateau(plateau)) => {
+                if let Some(plateau) = read(Some(plateau))? {
+                    gathering.plateau(&agent, plateau);
+                }
+                Some(RunEvent::Plateau { agent })
+            }
+            Some(Body::Counted(counted)) => {
+                gathering.counted(
+                    &agent,
+                    read(counted.census)?,
+                    read(counted.after)?,
+                    read(counted.figures)?,
+                );
+                Some(RunEvent::Counted { agent })
+            }
+            Some(Body::Failed(v1::Failed { why })) => Some(RunEvent::Failed { agent, why }),
+            Some(Body::Collected(_)) => Some(RunEvent::Collected { agent }),
+            None => None,
+        })
+    }
+}
+
+/// A sample as the store keeps it; a sample that cannot be read is none, and shows as a gap.
+pub(crate) fn sample_row(agent: &AgentName, message: &v1::RunMessage) -> Option<SampleRow> {
+    let Some(Body::Sample(sample)) = &message.body else { return None };
+    Some(SampleRow {
+        run: RunId(message.run.clone()),
+        epoch: message.epoch,
+        agent: agent.clone(),
+        sequence: message.sequence,
+        case: message.case,
+        trial: message.trial,
+        sample: sample.clone().try_into().ok()?,
+    })
+}
+
+/// How long a ramp may take: a thousand connections a second, or half the rate that was asked for,
+/// and two minutes. The kernel's own choice of ports is that slow when its range is nearly used up.
+fn ramp_time(target: u64, rate: Rate) -> Duration {
+    let per_second = match rate {
+        Rate::Unlimited => 1_000.0,
+        Rate::PerSecond(rate) => (rate as f64 / 2.0).min(1_000.0),
+    };
+    Duration::from_secs(120) + Duration::from_secs_f64(target as f64 / per_second)
+}

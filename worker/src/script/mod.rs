@@ -1,0 +1,232 @@
+//! A host's part of a script: named sockets, and the calls that the script's steps make on them.
+//!
+//! What lives here: one call after another, each answered with what the kernel said. What does not:
+//! rates and lanes (a load's), questions about the kernel's state (the agent's). Where to start:
+//! [`Script::perform`]; then `sockets.rs` (one socket), `many.rs` and `take.rs` (a group of them).
+//!
+//! An answer that is no errno, `ok`, `eof` or `pending` is a fault of the script, and no evidence:
+//! `UNKNOWN` (no such name), `TAKEN` (the name is in use), `GROUP` (the call is for one socket and the
+//! name means another number of them), `FULL` (a group has [`MOST`] sockets), `UNRESOLVED` (an
+//! endpoint without an address), `AGENT` (the step is the agent's).
+
+mod many;
+mod options;
+mod raw;
+mod refusal;
+mod sockets;
+mod take;
+#[cfg(test)]
+mod tests;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use refusal::{Refusal, Tally};
+use sockets::Held;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tuplelab_domain::script::{Action, Answer, Choice, Endpoint, Options, Protocol};
+
+/// A group has no more sockets than this: what needs more is a load.
+pub const MOST: usize = 20_000;
+
+/// The worker's named sockets. They close when this is dropped.
+#[derive(Debug, Default)]
+pub struct Script {
+    groups: BTreeMap<String, Group>,
+}
+
+/// What a name means.
+#[derive(Debug, Default)]
+struct Group {
+    /// A socket that a step asked for and that no step has used: its family is that of the first
+    /// endpoint, so it is made then.
+    planned: Option<(Protocol, Options)>,
+    sockets: Vec<Held>,
+}
+
+impl Script {
+    /// Makes the action's call and says what the kernel answered.
+    pub fn perform(&mut self, action: &Action) -> Answer {
+        self.attempt(action).unwrap_or_else(|answer| answer)
+    }
+
+    fn attempt(&mut self, action: &Action) -> Result<Answer, Answer> {
+        Ok(match action {
+            Action::Socket(name, protocol, options) => {
+                self.is_free(name)?;
+                let planned = Some((*protocol, *options));
+                self.groups.insert(name.clone(), Group { planned, sockets: Vec::new() });
+                Answer::of("ok")
+            }
+            Action::Bind(name, at) => {
+                let at = address(*at)?;
+                self.one(name, Some(at))?.bind(at)?
+            }
+            Action::Listen(name, backlog) => self.one(name, None)?.listen(*backlog)?,
+            Action::Connect(name, to, within) => {
+                let to = address(*to)?;
+                self.one(name, Some(to))?.connect(to, until(*within))?
+            }
+            Action::Finish(name, within) => self.finish(name, *within)?,
+            Action::Accept(name, listener, within) => {
+                self.is_free(name)?;
+                let listener = self.one(listener, None)?;
+                match take::one(listener, until(*within))? {
+                    None => Answer::of("pending"),
+                    Some(accepted) => {
+                        let answer = accepted.endpoints(Answer::of("ok"));
+                        let sockets = vec![accepted];
+                        self.groups.insert(name.clone(), Group { planned: None, sockets });
+                        answer
+                    }
+                }
+            }
+            Action::Send(name, bytes) => over(self.all(name)?, |held| held.send(*bytes)),
+            Action::Receive(name, within) => {
+                let until = until(*within);
+                over(self.all(name)?, |held| held.receive(until))
+            }
+            Action::Name(name) => {
+                let sockets = self.all(name)?;
+                match sockets.as_slice() {
+                    [one] => one.name()?,
+                    sockets => many::ports(sockets, Answer::of("ok")),
+                }
+            }
+            Action::Close(name) => {
+                let group = self.groups.remove(name).ok_or_else(unknown)?;
+                Answer::of("ok").value(group.sockets.len() as u64)
+            }
+            Action::Reset(name) => {
+                let group = self.groups.remove(name).ok_or_else(unknown)?;
+                let count = group.sockets.len() as u64;
+                // Every one is closed, whatever is refused to one of them.
+                let refused: Vec<Refusal> =
+                    group.sockets.into_iter().filter_map(|held| held.reset().err()).collect();
+                let answer = refused.first().map_or_else(|| Answer::of("ok"), |first| (*first).into());
+                answer.value(count)
+            }
+            Action::Many { name, count, to, choice, options, within } => {
+                let to = address(*to)?;
+                let from = match choice {
+                    Choice::Connect => many::From::Anywhere,
+                    Choice::BindZero(at) => many::From::AnyPort(address(*at)?),
+                    Choice::Explicit(at, ports) => many::From::Ports(address(*at)?, ports),
+                };
+                many::open(self.more(name)?, *count, to, &from, options, *within)
+            }
+            Action::Take(name, listener, within) => {
+                // The listener and the group are two entries of the same map: this one is taken out.
+                self.more(name)?;
+                self.one(listener, None)?;
+                let mut taken = std::mem::take(self.more(name)?);
+                let answer = match self.one(listener, None) {
+                    Ok(listener) => take::all(&mut taken, listener, until(*within)),
+                    // The name is the listener's own.
+                    Err(_) => Answer::of("TAKEN"),
+                };
+                *self.more(name)? = taken;
+                answer
+            }
+            Action::Fill(name) => take::fill(self.more(name)?),
+            Action::Files(count) => files(*count)?,
+            // The caller ends the process, once this answer is on its way.
+            Action::End => Answer::of("ok"),
+            Action::Stop
+            | Action::Continue
+            | Action::Wait(_)
+            | Action::Sockets(_)
+            | Action::Capture(_)
+            | Action::Packets
+            | Action::Counters
+            | Action::Syn { .. }
+            | Action::Ack => Answer::of("AGENT"),
+        })
+    }
+
+    fn is_free(&self, name: &str) -> Result<(), Answer> {
+        if self.groups.contains_key(name) { Err(Answer::of("TAKEN")) } else { Ok(()) }
+    }
+
+    /// All sockets of a name, made if they are only planned.
+    fn open(&mut self, name: &str, at: Option<SocketAddr>) -> Result<&mut Vec<Held>, Answer> {
+        let group = self.groups.get_mut(name).ok_or_else(unknown)?;
+        if let Some((protocol, options)) = &group.planned {
+            group.sockets.push(options::socket(*protocol, options, at)?);
+            group.planned = None;
+        }
+        Ok(&mut group.sockets)
+    }
+
+    fn all(&mut self, name: &str) -> Result<&mut Vec<Held>, Answer> {
+        self.open(name, None)
+    }
+
+    /// The only socket of a name.
+    fn one(&mut self, name: &str, at: Option<SocketAddr>) -> Result<&mut Held, Answer> {
+        match self.open(name, at)?.as_mut_slice() {
+            [one] => Ok(one),
+            _ => Err(Answer::of("GROUP")),
+        }
+    }
+
+    /// The group that a step adds to: a new one, or one that has sockets already.
+    fn more(&mut self, name: &str) -> Result<&mut Vec<Held>, Answer> {
+        let group = self.groups.entry(name.to_owned()).or_default();
+        if group.planned.is_some() { Err(Answer::of("TAKEN")) } else { Ok(&mut group.sockets) }
+    }
+
+    fn finish(&mut self, name: &str, within: Duration) -> Result<Answer, Answer> {
+        let sockets = self.all(name)?;
+        if let [one] = sockets.as_mut_slice() {
+            return Ok(one.finish(until(within))?);
+        }
+        let mut tally = Tally::default();
+        many::settle(sockets, until(within), &mut tally);
+        Ok(many::answer(sockets, &tally, false))
+    }
+}
+
+/// The same call on each socket of a group, in order: the sum, the first that was not `ok`, and how
+/// many there were of each outcome.
+fn over(sockets: &mut [Held], mut call: impl FnMut(&mut Held) -> Answer) -> Answer {
+    if let [one] = sockets {
+        return call(one);
+    }
+    let mut whole = Answer::of("ok").detail("sockets", sockets.len());
+    let mut sum = 0u64;
+    let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
+    for held in sockets {
+        let answer = call(held);
+        sum = sum.saturating_add(answer.value.unwrap_or(0));
+        if whole.is_ok() && !answer.is_ok() {
+            whole.outcome.clone_from(&answer.outcome);
+            whole.details.extend(answer.details.get("call").map(|call| ("call".to_owned(), call.clone())));
+        }
+        *outcomes.entry(answer.outcome).or_default() += 1;
+    }
+    outcomes.iter().fold(whole.value(sum), |whole, (outcome, count)| whole.detail(outcome, count))
+}
+
+/// The soft limit on descriptors; the hard one stays.
+fn files(count: u64) -> Result<Answer, Answer> {
+    let refused = |call| move |errno: Errno| Refusal { call, errno };
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused("getrlimit"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, count, hard)
+        .map_err(|errno| Answer::from(refused("setrlimit")(errno)).detail("hard", hard))?;
+    Ok(Answer::of("ok").value(count).detail("hard", hard))
+}
+
+fn address(endpoint: Endpoint) -> Result<SocketAddr, Answer> {
+    endpoint.address().ok_or_else(|| Answer::of("UNRESOLVED").detail("endpoint", endpoint))
+}
+
+fn unknown() -> Answer {
+    Answer::of("UNKNOWN")
+}
+
+/// When a wait is over. No step of a script waits longer than a minute, so the sum cannot overflow.
+fn until(within: Duration) -> Instant {
+    Instant::now() + within.min(Duration::from_secs(60))
+}
