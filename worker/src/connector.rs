@@ -184,7 +184,14 @@ impl<'a, N: Net> Connector<'a, N> {
         if self.settle_oldest() {
             return;
         }
+        let signals = self.station.signals;
+        let halted = signals.is_halted();
         self.station.net.sleep(Some(self.station.net.now() + NAP_NANOS));
+        // A nap takes the engine's call with it, so what that was about is looked at before a wait
+        // that only another call would end.
+        if signals.is_released() || signals.is_halted() != halted {
+            return;
+        }
         if !self.settle_oldest() {
             self.settle_until(None);
         }

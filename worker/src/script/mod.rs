@@ -117,9 +117,8 @@ impl Script {
                 many::open(self.more(name)?, *count, to, &from, options, *within)
             }
             Action::Take(name, listener, within) => {
-                // The listener and the group are two entries of the same map: this one is taken out.
-                self.more(name)?;
                 self.one(listener, None)?;
+                // The listener and the group are two entries of the same map: this one is taken out.
                 let mut taken = std::mem::take(self.more(name)?);
                 let answer = match self.one(listener, None) {
                     Ok(listener) => take::all(&mut taken, listener, until(*within)),

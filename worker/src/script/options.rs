@@ -10,19 +10,14 @@ use std::time::Duration;
 use tuplelab_domain::script::{Options, Protocol};
 
 /// A socket of the family of `at`, or an IPv6 one if the options ask for that, with the options set.
-pub(super) fn socket(
-    protocol: Protocol,
-    options: &Options,
-    at: Option<SocketAddr>,
-) -> Result<Held, Refusal> {
+pub(super) fn socket(protocol: Protocol, options: &Options, at: Option<SocketAddr>) -> Result<Held, Refusal> {
     let v6 = options.v6only.is_some() || at.is_some_and(|at| at.is_ipv6());
     let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
     let kind = match protocol {
         Protocol::Tcp => Type::STREAM,
         Protocol::Udp => Type::DGRAM,
     };
-    let socket =
-        Socket::new(domain, kind.nonblocking().cloexec(), None).map_err(Refusal::of("socket"))?;
+    let socket = Socket::new(domain, kind.nonblocking().cloexec(), None).map_err(Refusal::of("socket"))?;
     let refused = Refusal::of("setsockopt");
     // Only what was asked for is set: what was not is the kernel's default, and so is part of the claim.
     if let Some(only) = options.v6only {

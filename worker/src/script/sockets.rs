@@ -191,7 +191,9 @@ impl Held {
         while received < MOST_BYTES {
             match (&self.socket).read(&mut buffer[received..]) {
                 // A datagram may be empty; a stream has ended.
-                Ok(0) if received == 0 && self.protocol == Protocol::Tcp => return Answer::of("eof").value(0),
+                Ok(0) if received == 0 && self.protocol == Protocol::Tcp => {
+                    return Answer::of("eof").value(0);
+                }
                 Ok(count) => {
                     received += count;
                     if count == 0 || self.protocol == Protocol::Udp {
