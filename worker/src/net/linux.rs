@@ -1,5 +1,5 @@
-//! Linux's side of [`Net`], and the descriptor table that a lane has to itself. The only module of
-//! this crate with `unsafe` in it.
+//! Linux's side of [`Net`], and the descriptor table that a lane has to itself. One of the two modules of
+//! this crate with `unsafe` in it (the other is `script/raw.rs`).
 #![allow(unsafe_code, reason = "descriptor tables and priorities have no safe interface")]
 
 use super::{Local, Nanos, Net, Watch};

@@ -4,9 +4,23 @@ use super::Script;
 use proptest::prelude::*;
 use tuplelab_domain::script::{Action, Answer};
 
-impl Script {
+/// A script that leaves nothing behind: a TIME_WAIT would refuse the ports to the next run.
+#[derive(Default)]
+struct Bench(Script);
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for group in std::mem::take(&mut self.0.groups).into_values() {
+            for held in group.sockets {
+                let _ = held.reset();
+            }
+        }
+    }
+}
+
+impl Bench {
     fn does(&mut self, step: &str) -> Answer {
-        self.perform(&step.parse::<Action>().expect("is an action"))
+        self.0.perform(&step.parse::<Action>().expect("is an action"))
     }
 
     /// All of these, which must be answered `ok`.
@@ -33,14 +47,14 @@ impl Script {
 
 #[test]
 fn the_same_connection_twice_is_refused_by_bind() {
-    let mut script = Script::listening("127.78.1.1:7801", 16);
+    let mut script = Bench::listening("127.78.1.1:7801", 16);
     script.do_all(&["socket a tcp", "bind a 127.78.1.2:7802", "connect a 127.78.1.1:7801", "socket b tcp"]);
     script.is_refused("bind b 127.78.1.2:7802", "bind", "EADDRINUSE");
 }
 
 #[test]
 fn the_same_connection_twice_with_reuseaddr_is_refused_by_connect() {
-    let mut script = Script::listening("127.78.2.1:7801", 16);
+    let mut script = Bench::listening("127.78.2.1:7801", 16);
     script.do_all(&[
         "socket a tcp reuseaddr",
         "bind a 127.78.2.2:7802",
@@ -53,7 +67,7 @@ fn the_same_connection_twice_with_reuseaddr_is_refused_by_connect() {
 
 #[test]
 fn a_connection_that_differs_in_one_element_is_another_one() {
-    let mut script = Script::listening("127.78.3.1:7801", 16);
+    let mut script = Bench::listening("127.78.3.1:7801", 16);
     script.do_all(&[
         "socket other_address tcp",
         "bind other_address 127.78.3.9:7801",
@@ -78,7 +92,7 @@ fn a_connection_that_differs_in_one_element_is_another_one() {
 
 #[test]
 fn udp_works_on_the_addresses_and_ports_of_a_tcp_connection() {
-    let mut script = Script::listening("127.78.4.1:7801", 16);
+    let mut script = Bench::listening("127.78.4.1:7801", 16);
     script.do_all(&[
         "socket a tcp",
         "bind a 127.78.4.2:7802",
@@ -96,7 +110,7 @@ fn udp_works_on_the_addresses_and_ports_of_a_tcp_connection() {
 
 #[test]
 fn an_ipv6_only_listener_stands_beside_an_ipv4_one_and_a_dual_one_does_not() {
-    let mut script = Script::listening("0.0.0.0:7805", 5);
+    let mut script = Bench::listening("0.0.0.0:7805", 5);
     script.do_all(&["socket only tcp v6only", "bind only [::]:7805", "listen only 5", "close only"]);
     script.do_all(&["socket dual tcp dual"]);
     script.is_refused("bind dual [::]:7805", "bind", "EADDRINUSE");
@@ -104,7 +118,7 @@ fn an_ipv6_only_listener_stands_beside_an_ipv4_one_and_a_dual_one_does_not() {
 
 #[test]
 fn an_ipv4_client_reaches_a_dual_listener_which_sees_a_mapped_address() {
-    let mut script = Script::default();
+    let mut script = Bench::default();
     // An IPv6 socket takes "any" as its own.
     script.do_all(&["socket l tcp dual", "bind l 0.0.0.0:7806", "listen l 5"]);
     script.do_all(&["socket c tcp", "bind c 127.78.6.2:7807", "connect c 127.78.6.1:7806"]);
@@ -116,14 +130,14 @@ fn an_ipv4_client_reaches_a_dual_listener_which_sees_a_mapped_address() {
 
 #[test]
 fn a_second_plain_listener_is_refused_by_bind() {
-    let mut script = Script::listening("127.78.7.1:7801", 5);
+    let mut script = Bench::listening("127.78.7.1:7801", 5);
     script.do_all(&["socket m tcp"]);
     script.is_refused("bind m 127.78.7.1:7801", "bind", "EADDRINUSE");
 }
 
 #[test]
 fn a_second_listener_with_reuseaddr_is_refused_by_listen() {
-    let mut script = Script::default();
+    let mut script = Bench::default();
     script.do_all(&[
         "socket l tcp reuseaddr",
         "bind l 127.78.8.1:7801",
@@ -136,7 +150,7 @@ fn a_second_listener_with_reuseaddr_is_refused_by_listen() {
 
 #[test]
 fn two_listeners_with_reuseport_share_an_endpoint() {
-    let mut script = Script::default();
+    let mut script = Bench::default();
     for name in ["l", "m"] {
         script.do_all(&[
             &format!("socket {name} tcp reuseport"),
@@ -148,13 +162,13 @@ fn two_listeners_with_reuseport_share_an_endpoint() {
 
 #[test]
 fn listeners_on_one_port_of_two_addresses_need_no_option() {
-    let mut script = Script::listening("127.78.10.1:7801", 5);
+    let mut script = Bench::listening("127.78.10.1:7801", 5);
     script.do_all(&["socket m tcp", "bind m 127.78.10.2:7801", "listen m 5"]);
 }
 
 #[test]
 fn a_socket_that_connects_to_itself_is_its_own_peer() {
-    let mut script = Script::default();
+    let mut script = Bench::default();
     script.do_all(&["socket a tcp", "bind a 127.78.11.1:7801", "connect a 127.78.11.1:7801"]);
     let name = script.does("name a");
     assert_eq!(name.value, Some(7801));
@@ -163,7 +177,7 @@ fn a_socket_that_connects_to_itself_is_its_own_peer() {
 
 #[test]
 fn a_connect_to_nobody_is_refused_and_stays_so() {
-    let mut script = Script::default();
+    let mut script = Bench::default();
     script.do_all(&["socket a tcp"]);
     script.is_refused("connect a 127.78.12.1:7801", "connect", "ECONNREFUSED");
     script.is_refused("finish a", "getpeername", "ENOTCONN");
@@ -172,7 +186,7 @@ fn a_connect_to_nobody_is_refused_and_stays_so() {
 
 #[test]
 fn a_backlog_of_five_holds_six_connections_and_the_others_wait() {
-    let mut script = Script::listening("127.78.13.1:7801", 5);
+    let mut script = Bench::listening("127.78.13.1:7801", 5);
     let held = script.does("many c 8 connect 127.78.13.1:7801 within 200ms");
     assert_eq!((held.outcome.as_str(), held.value), ("pending", Some(6)));
     assert_eq!((held.number("begun"), held.number("pending")), (Some(8), Some(2)));
@@ -193,7 +207,7 @@ fn a_backlog_of_five_holds_six_connections_and_the_others_wait() {
 
 #[test]
 fn nothing_to_accept_or_to_read_is_pending() {
-    let mut script = Script::listening("127.78.14.1:7801", 5);
+    let mut script = Bench::listening("127.78.14.1:7801", 5);
     assert_eq!(script.does("accept a l within 20ms").outcome, "pending");
     let taken = script.does("take a l within 20ms");
     assert_eq!((taken.outcome.as_str(), taken.value), ("pending", Some(0)));
@@ -203,7 +217,7 @@ fn nothing_to_accept_or_to_read_is_pending() {
 
 #[test]
 fn what_is_sent_is_received_and_then_the_end() {
-    let mut script = Script::listening("127.78.15.1:7801", 5);
+    let mut script = Bench::listening("127.78.15.1:7801", 5);
     script.do_all(&["socket c tcp", "connect c 127.78.15.1:7801", "accept a l"]);
     assert_eq!(script.does("send c 4000").value, Some(4000));
     assert_eq!(script.does("receive a").value, Some(4000));
@@ -213,14 +227,14 @@ fn what_is_sent_is_received_and_then_the_end() {
 
 #[test]
 fn a_reset_is_seen_by_the_peer() {
-    let mut script = Script::listening("127.78.16.1:7801", 5);
+    let mut script = Bench::listening("127.78.16.1:7801", 5);
     script.do_all(&["socket c tcp", "connect c 127.78.16.1:7801", "accept a l", "reset c"]);
     script.is_refused("receive a", "recv", "ECONNRESET");
 }
 
 #[test]
 fn a_group_answers_for_all_of_their_sockets() {
-    let mut script = Script::listening("127.78.17.1:7801", 16);
+    let mut script = Bench::listening("127.78.17.1:7801", 16);
     script.do_all(&["many c 4 connect 127.78.17.1:7801", "take a l"]);
     assert_eq!(script.does("send c 10").value, Some(40));
     assert_eq!(script.does("receive a").value, Some(40));
@@ -233,7 +247,7 @@ fn a_group_answers_for_all_of_their_sockets() {
 
 #[test]
 fn explicit_ports_are_taken_in_ascending_order() {
-    let mut script = Script::listening("127.78.18.1:7801", 64);
+    let mut script = Bench::listening("127.78.18.1:7801", 64);
     let held = script.does("many c 5 connect 127.78.18.1:7801 bind 127.78.18.2:7913,7900-7902,7910-7912");
     assert_eq!((held.outcome.as_str(), held.value), ("ok", Some(5)));
     assert_eq!(held.details["ports"], "7900,7901,7902,7910,7911");
@@ -246,7 +260,7 @@ fn explicit_ports_are_taken_in_ascending_order() {
 
 #[test]
 fn a_port_of_zero_is_drawn_by_bind_or_with_no_port_by_connect() {
-    let mut script = Script::listening("127.78.19.1:7801", 64);
+    let mut script = Bench::listening("127.78.19.1:7801", 64);
     for (name, option) in [("c", ""), ("d", "no_port")] {
         let step = format!("many {name} 5 connect 127.78.19.1:7801 bind 127.78.19.2:0 {option}");
         assert_eq!(script.does(&step).value, Some(5));
@@ -258,7 +272,7 @@ fn a_port_of_zero_is_drawn_by_bind_or_with_no_port_by_connect() {
 
 #[test]
 fn a_range_of_the_socket_is_its_ceiling() {
-    let mut script = Script::listening("127.78.20.1:7801", 64);
+    let mut script = Bench::listening("127.78.20.1:7801", 64);
     let held = script.does("many c 12 connect 127.78.20.1:7801 port_range=40000-40009");
     if held.outcome == "ENOPROTOOPT" {
         return; // before Linux 6.3
@@ -271,7 +285,7 @@ fn a_range_of_the_socket_is_its_ceiling() {
 
 #[test]
 fn many_gives_up_once_all_are_refused_alike() {
-    let mut script = Script::default();
+    let mut script = Bench::default();
     let held = script.does("many c 900 connect 127.78.21.1:7801 bind 192.0.2.1:1024-1999");
     assert_eq!((held.outcome.as_str(), held.number("bind EADDRNOTAVAIL")), ("EADDRNOTAVAIL", Some(64)));
     assert_eq!((held.value, held.number("begun")), (Some(0), Some(0)));
@@ -281,7 +295,7 @@ fn many_gives_up_once_all_are_refused_alike() {
 
 #[test]
 fn faults_of_the_script_are_no_errnos() {
-    let mut script = Script::listening("127.78.22.1:7801", 5);
+    let mut script = Bench::listening("127.78.22.1:7801", 5);
     for (step, outcome) in [
         ("bind x 127.78.22.1:0", "UNKNOWN"),
         ("close x", "UNKNOWN"),
@@ -312,7 +326,7 @@ fn at_the_limit_accept_is_refused_and_the_connection_stays_queued() {
         assert!(child.status.success() && said.contains("1 passed"), "{said}");
         return;
     }
-    let mut script = Script::listening("127.78.23.1:7801", 16);
+    let mut script = Bench::listening("127.78.23.1:7801", 16);
     script.do_all(&["many c 3 connect 127.78.23.1:7801", "send c 5", "files 100"]);
     let full = script.does("fill f");
     assert_eq!((full.outcome.as_str(), full.details["call"].as_str()), ("EMFILE", "socket"));
@@ -340,7 +354,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn no_script_makes_it_panic(steps in prop::collection::vec((0..16usize, 0..3usize, 0..3usize), 0..24)) {
-        let mut script = Script::default();
+        let mut script = Bench::default();
         for (verb, one, other) in steps {
             let (a, b) = (["a", "b", "c"][one], ["a", "b", "c"][other]);
             let at = ["127.78.24.1:7801", "[::1]:7801", "127.78.24.2:0"][other];
