@@ -19,6 +19,7 @@ mod duty;
 mod engine;
 pub mod facts;
 pub mod netlink;
+pub mod observe;
 pub mod readings;
 mod session;
 mod spool;

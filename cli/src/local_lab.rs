@@ -6,6 +6,7 @@ use crate::exit::{Exit, Stop};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 use tuplelab_domain::plan::Plan;
 use tuplelab_lab::{HostSpec, Lab, LabError, LabKind, LabSpec, LabUp, ProcessSpec};
 use tuplelab_proto::dial::Address;
@@ -104,6 +105,8 @@ impl LocalLab {
     /// Starts a lab: of the given kind, or namespaces and, where they are forbidden, loopback.
     pub async fn start(kind: Option<LabKind>, size: Size, db: &Path) -> Result<(Self, Client), Stop> {
         let failed = |what: String| Stop::new(Exit::Failed, format!("the lab did not come up: {what}"));
+        // From here on Ctrl-C must not end this process before the lab and its folder.
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(error.to_string()))?;
         let folder = tempfile::Builder::new()
             .prefix("tuplelab-")
             .tempdir()
@@ -123,8 +126,15 @@ impl LocalLab {
         notes.extend(lab.up().notes.iter().cloned());
         let address = Address::Unix(folder.path().join("controller.sock"));
         let mut lab = Self { lab, address, notes, folder };
-        let client = lab.until_ready().await?;
-        Ok((lab, client))
+        let ready = tokio::select! {
+            biased;
+            _ = interrupt.recv() => Err(Stop::new(Exit::Cancelled, "cancelled before the lab was up")),
+            ready = lab.until_ready() => ready,
+        };
+        match ready {
+            Ok(client) => Ok((lab, client)),
+            Err(stop) => lab.stop().await.and(Err(stop)),
+        }
     }
 
     /// The lab as it came up.

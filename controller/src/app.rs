@@ -1,6 +1,6 @@
 //! The controller as a whole: opens the store, starts its parts, serves, and shuts down in order.
 
-use crate::conductor::Conductor;
+use crate::conductor::{Conductor, interrupt};
 use crate::hub::{Hub, Patience};
 use crate::queue::Queue;
 use crate::rpc::{AgentsService, LabService};
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
-use tracing::info;
+use tracing::{info, warn};
 use tuplelab_proto::v1::agents_server::AgentsServer;
 use tuplelab_proto::v1::lab_server::LabServer;
 
@@ -127,6 +127,10 @@ pub async fn serve(
     working.abort();
     watching.abort();
     let _ = working.await;
+    // A database that is only read from now on says how its last run ended, too.
+    if let Err(error) = interrupt(&store).await {
+        warn!(%error, "the run that was under way could not be ended");
+    }
     store.close().await;
     if let Some(path) = &config.unix {
         let _ = std::fs::remove_file(path);

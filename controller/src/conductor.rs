@@ -28,6 +28,25 @@ const SURVEY: Duration = Duration::from_secs(3);
 /// From the word to the deed: long enough for every agent to have the word in time.
 const LEAD_NANOS: u64 = 50_000_000;
 
+/// Ends runs that were under way and that nobody conducts any more as interrupted; returns those that
+/// wait.
+///
+/// # Errors
+/// The store cannot be read or written.
+pub async fn interrupt(store: &Store) -> Result<Vec<RunId>, StoreError> {
+    let mut waiting = Vec::new();
+    for id in store.unfinished().await? {
+        if store.record(&id).await?.phase == Phase::Queued {
+            waiting.push(id);
+            continue;
+        }
+        warn!(run = %id, "was under way when the controller ended: interrupted");
+        let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
+        store.append_event(&id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
+    }
+    Ok(waiting)
+}
+
 /// The conductor: owns what all agents say.
 pub struct Conductor {
     store: Store,
@@ -48,16 +67,8 @@ impl Conductor {
     /// # Errors
     /// The store cannot be read or written.
     pub async fn take_up(&self) -> Result<(), StoreError> {
-        for id in self.store.unfinished().await? {
-            if self.store.record(&id).await?.phase == Phase::Queued {
-                self.queue.push(id);
-                continue;
-            }
-            warn!(run = %id, "was under way when the controller ended: interrupted");
-            let event = RunEvent::Interrupt;
-            self.store
-                .append_event(&id, now_micros(), &event, Phase::Finished, Some(&Outcome::Interrupted))
-                .await?;
+        for id in interrupt(&self.store).await? {
+            self.queue.push(id);
         }
         Ok(())
     }

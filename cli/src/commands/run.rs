@@ -7,6 +7,7 @@ use crate::local_lab::{LocalLab, Size};
 use crate::output::{print, print_json, say};
 use crate::progress::Progress;
 use crate::{place, table};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt as _;
 use tuplelab_domain::capacity::Limit;
 use tuplelab_domain::report::Report;
@@ -128,6 +129,9 @@ pub async fn follow(
     run: &str,
     mut alive: impl FnMut() -> Result<Option<String>, Stop>,
 ) -> Result<(), Stop> {
+    // One listener for the whole time: a signal between two looks must not be lost.
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Stop::new(Exit::Failed, format!("failed to listen for Ctrl-C: {error}")))?;
     let mut updates = client.watch(WatchRequest { run: run.into() }).await.map_err(refused)?.into_inner();
     let mut progress = Progress::new();
     let mut look = tokio::time::interval(std::time::Duration::from_millis(200));
@@ -140,7 +144,7 @@ pub async fn follow(
                 Some(Err(status)) => return Err(lost(run, &status)),
                 None => return Ok(()),
             },
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupt.recv() => {
                 if cancelled {
                     return Err(Stop::new(Exit::Cancelled, format!("run {run} was cancelled; its end was not waited for")));
                 }

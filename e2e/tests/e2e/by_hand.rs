@@ -2,6 +2,7 @@
 
 use e2e::{Running, World, loopback_hosts};
 use std::net::TcpListener;
+use tuplelab_domain::run::Outcome;
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
@@ -98,5 +99,44 @@ fn what_does_not_fit_on_the_agents_is_refused_with_every_shortfall() {
     refused("[[case]]\n\"clients.sysctls\" = { somaxconn = 20 }\n", &["somaxconn", "--allow-sysctls"]);
     for daemon in running {
         daemon.stop().exits(0);
+    }
+}
+
+#[test]
+fn a_run_is_cancelled_from_another_terminal_and_the_agents_are_free_again() {
+    loopback_hosts();
+    let world = World::new();
+    let (url, running) = start(&world, &[("a", "127.66.43.1", "server"), ("b", "127.66.43.2", "client")]);
+    let plan = plan(&world, 7330, "");
+    let at = |args: &[&str]| world.run(["--controller", &url].iter().chain(args));
+    let submitted = at(&["run", &plan, "--hold", "60s", "--detach"]).exits(0);
+    let run = submitted.stdout.trim();
+    let watching = world.start(["--controller", &url, "watch", run]);
+    watching.notes("holding");
+    assert!(at(&["cancel", run]).exits(0).stdout.contains(run));
+    assert!(watching.wait().exits(130).stdout.contains("cancelled"));
+    at(&["cancel", "nonsense"]).exits(9);
+    at(&["run", &plan]).exits(0);
+    for daemon in running {
+        daemon.stop().exits(0);
+    }
+}
+
+#[test]
+fn a_controller_that_is_stopped_keeps_its_run_as_interrupted() {
+    loopback_hosts();
+    let world = World::new();
+    let (url, mut running) = start(&world, &[("a", "127.66.44.1", "server"), ("b", "127.66.44.2", "client")]);
+    let plan = plan(&world, 7340, "");
+    let run = world.start(["--controller", &url, "run", &plan, "--hold", "60s"]);
+    run.notes("holding");
+    running.remove(0).stop().exits(0);
+    let lost = run.wait().exits(5);
+    assert!(lost.stderr.contains("tuplelab show"), "{}", lost.told());
+    let report = world.run(["show", "last", "--db", "lab.db", "--json"]).exits(0).report();
+    assert_eq!(report.outcome, Some(Outcome::Interrupted));
+    // Agents that are told to end take their workers with them.
+    for agent in running {
+        agent.stop().exits(0);
     }
 }

@@ -61,6 +61,7 @@ fn from_text_to_verdicts(kind: &str, port: u16) {
     let plan = world.write("plan.toml", plan(port));
     let run = || world.run(["run", &plan, "--lab", kind, "--db", "runs.db", "--json"]).exits(0);
     let (first, second) = (run(), run());
+    assert!(first.stderr.contains("[2/3] two addresses: holding 1,600 of 1,600"), "{}", first.told());
     world.is_quiet();
     let files: Vec<String> =
         world.files().into_iter().filter(|file| !file.ends_with("-wal") && !file.ends_with("-shm")).collect();

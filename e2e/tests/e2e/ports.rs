@@ -1,8 +1,7 @@
 //! The numbers: what reserved ports, strangers' sockets and descriptor limits do to them, exactly.
 
-use e2e::{Lab, World, has_namespaces, has_program};
+use e2e::{Lab, Running, World, has_namespaces, has_program, loopback_hosts};
 use std::path::Path;
-use std::process::Command;
 use tuplelab_domain::report::Report;
 
 const LISTENER: &str = env!("CARGO_BIN_EXE_listener");
@@ -85,6 +84,25 @@ fn reserved_ports_and_a_strangers_listener_cost_exactly_what_the_kernel_takes_fo
 }
 
 #[test]
+fn a_strangers_listener_costs_hosts_on_loopback_addresses_the_same() {
+    loopback_hosts();
+    let world = World::new();
+    // Two hosts with two addresses each that share one namespace, and 100 ports: four pairs.
+    let text = "[servers]\nports = 7600\n[clients]\nhosts = 2\naddresses = 2\nsource_ports = \"26000-26099\"\n[load]\nhold = \"0s\"\n";
+    let plan = world.write("plan.toml", text);
+    for (stranger, lost) in [("0.0.0.0:26050", 4), ("127.66.2.1:26050", 1), ("127.66.9.9:26050", 0)] {
+        let mut command = world.command(LISTENER);
+        command.arg(stranger);
+        let mut listener = Running::start(command);
+        listener.says("listening");
+        let ran = world.run(["run", &plan, "--lab", "loopback", "--db", "x.db", "--json"]).exits(0);
+        all_witnesses_say(&ran.report(), 400 - lost);
+        listener.tell("");
+        listener.wait().exits(0);
+    }
+}
+
+#[test]
 fn one_address_holds_64_512_connections_under_a_limit_of_20_000_descriptors() {
     if !has_namespaces() {
         return;
@@ -97,7 +115,7 @@ fn one_address_holds_64_512_connections_under_a_limit_of_20_000_descriptors() {
     let program = e2e::tuplelab().display().to_string();
     let mut command = world.command("sh");
     command.args(["-c", "ulimit -n 20000 && exec \"$0\" run \"$1\" --json --db runs.db", &program, &plan]);
-    let ran = e2e::Running::start(command).wait().exits(0);
+    let ran = Running::start(command).wait().exits(0);
     all_witnesses_say(&ran.report(), 64_512);
 }
 
@@ -127,6 +145,26 @@ fn an_independent_count_during_the_hold_agrees_with_the_report() {
 }
 
 #[test]
+fn an_independent_count_of_loopback_hosts_agrees_with_the_report() {
+    loopback_hosts();
+    let world = World::new();
+    let text = "[servers]\nports = 7610\n[clients]\nsource_ports = \"27000-27999\"\n[load]\nhold = \"60s\"\n";
+    let plan = world.write("plan.toml", text);
+    let run = world.start(["run", &plan, "--lab", "loopback", "--db", "x.db", "--json"]);
+    run.notes("holding 1,000 of 1,000");
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("this host's table");
+    // 127.66.1.1:7610 as the kernel writes it on either byte order, in its column for one end.
+    let server = format!("{:08X}:1DBA", u32::from_ne_bytes([127, 66, 1, 1]));
+    let at = |column: usize| {
+        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.filter(|w| w.get(column) == Some(&server.as_str()) && w.get(3) == Some(&"01")).count()
+    };
+    assert_eq!((at(1), at(2)), (1_000, 1_000), "the servers' sockets, the clients' sockets");
+    run.signal(nix::sys::signal::Signal::SIGINT);
+    run.wait().exits(130);
+}
+
+#[test]
 fn an_ordinary_user_gets_the_same_numbers() {
     if !nix::unistd::Uid::effective().is_root() {
         return e2e::skip("the tests run as an ordinary user anyway");
@@ -145,7 +183,8 @@ fn an_ordinary_user_gets_the_same_numbers() {
     std::fs::copy(e2e::tuplelab(), &program).expect("copied");
     open(&program);
     std::fs::write(folder.path().join("plan.toml"), "[clients]\nhosts = 2\nsource_ports = \"30000-30999\"\n[load]\nhold = \"0s\"\n[[expect]]\nestablished = \"predicted\"\n").expect("written");
-    let mut command = Command::new("setpriv");
+    let world = World::new();
+    let mut command = world.command("setpriv");
     command
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
         .arg(&program)
@@ -155,6 +194,6 @@ fn an_ordinary_user_gets_the_same_numbers() {
         .env("HOME", "/root")
         .env_remove("XDG_DATA_HOME")
         .env("TMPDIR", folder.path());
-    let ran = e2e::Running::start(command).wait().exits(0);
+    let ran = Running::start(command).wait().exits(0);
     all_witnesses_say(&ran.report(), 2_000);
 }

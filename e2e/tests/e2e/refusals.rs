@@ -104,13 +104,20 @@ fn a_file_that_is_no_database_of_ours_is_refused_and_left_as_it_is() {
     let plan = world.write("plan.toml", "[clients]\nsource_ports = \"2000-2009\"\n");
     world.write("text.db", "not a database, but somebody's text");
     world.write("empty.db", "");
-    for db in ["text.db", "empty.db"] {
+    // The first page of a database with another program's number in it.
+    world.write("foreign.db", [b"SQLite format 3\0".as_slice(), &[0; 84]].concat());
+    for db in ["text.db", "empty.db", "foreign.db"] {
         let before = std::fs::read(world.path(db)).expect("is there");
         refused(&world, &["runs", "--db", db], STORE, &[db, "--db"]);
         refused(&world, &["run", &plan, "--db", db], STORE, &[db]);
         refused(&world, &["controller", "--listen", "127.0.0.1:0", "--db", db], STORE, &[db]);
         assert_eq!(std::fs::read(world.path(db)).expect("is there still"), before, "{db} was changed");
     }
+    for command in [&["runs"][..], &["run", &plan]] {
+        refused(&world, &[command, &["--db", "home"]].concat(), STORE, &["home", "no regular file", "--db"]);
+    }
+    // A folder in which not even root can make a file.
+    refused(&world, &["run", &plan, "--db", "/sys/x.db"], STORE, &["/sys/x.db", "cannot be written"]);
     refused(&world, &["show", "last", "--db", "nowhere.db"], STORE, &["nowhere.db"]);
     refused(&world, &["runs"], NOT_FOUND, &["no results yet", "tuplelab demo"]);
 }
@@ -147,4 +154,17 @@ fn an_expectation_that_is_missed_is_an_exit_code() {
     assert!(!ended.stdout.contains('\u{1b}'), "colours in a pipe");
     let shown = world.run(["show", "nonsense", "--db", "x.db"]).exits(NOT_FOUND);
     assert!(shown.stderr.contains("tuplelab runs"), "{}", shown.told());
+}
+
+#[test]
+fn colours_are_forced_or_for_terminals_and_never_against_no_color() {
+    let world = World::new();
+    let coloured = |variables: &[&str]| {
+        let mut command = world.command(e2e::tuplelab());
+        command.args(["run", "nowhere.toml"]).envs(variables.iter().map(|name| (name, "1")));
+        e2e::Running::start(command).wait().exits(NOT_FOUND).stderr.contains('\u{1b}')
+    };
+    assert!(!coloured(&[]));
+    assert!(coloured(&["CLICOLOR_FORCE"]));
+    assert!(!coloured(&["CLICOLOR_FORCE", "NO_COLOR"]));
 }
