@@ -4,6 +4,7 @@
 
 use crate::clock::Offset;
 use crate::engine::{Engine, EngineEvent};
+use crate::observe::Observers;
 use crate::spool::Spool;
 use crate::{census, readings, sysctls};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 use tuplelab_domain::sample::{Census, Plateau, Readings};
 use tuplelab_domain::schedule::{Assignment, WorkerOrder, WorkerReport};
+use tuplelab_domain::script::{Action, Answer};
 use tuplelab_proto::v1::{self, run_message::Body, run_order::Order};
 
 /// Which trial a message is about.
@@ -40,6 +42,20 @@ struct Trial {
     went: bool,
     counting: Option<Counting>,
     last: Option<Plateau>,
+    steps: Steps,
+}
+
+/// A script's steps, as far as they have come.
+#[derive(Debug, Default)]
+struct Steps {
+    /// The number of the step that is to come: one that comes again is known by its number.
+    next: u32,
+    /// What the agent's own steps leave behind; away while one is done.
+    observers: Observers,
+    /// The step with which the worker ends.
+    end: Option<u32>,
+    /// The worker has ended by a step.
+    ended: bool,
 }
 
 /// What comes back from inside the agent.
@@ -49,6 +65,8 @@ pub enum Happening {
     Engine(u64, EngineEvent),
     /// The kernel was counted, for the worker of that generation.
     Counted(u64, Result<Box<(Census, Readings)>, String>),
+    /// A step of the agent's own was done, for the worker of that generation.
+    Observed(u64, u32, Box<(Observers, Answer)>),
 }
 
 /// The agent's part in the run that it was given, if any.
@@ -119,7 +137,8 @@ impl Duty {
             }
             Order::Halt(_) => self.order(&WorkerOrder::Halt).await,
             Order::Count(_) => self.count().await,
-            Order::Release(_) => self.order(&WorkerOrder::Release).await,
+            Order::Step(step) => self.step(&key, step).await,
+            Order::Release(_) => self.release(&key).await,
         }
     }
 
@@ -159,8 +178,58 @@ impl Duty {
             went: false,
             counting: None,
             last: None,
+            steps: Steps::default(),
         });
         Ok(())
+    }
+
+    /// Does a step of a script: the worker's by an order, the kernel's questions here.
+    async fn step(&mut self, key: &Key, step: v1::Step) {
+        let Some(trial) = self.trial.as_mut().filter(|trial| trial.steps.next <= step.number) else { return };
+        let number = step.number;
+        trial.steps.next = number.saturating_add(1);
+        let action: Action = match step.action.parse() {
+            Ok(action) => action,
+            Err(why) => return self.give_up(format!("step '{}' is not understood: {why}", step.action)),
+        };
+        match action {
+            Action::Stop | Action::Continue => {
+                let done = trial.engine.set_stopped(action == Action::Stop);
+                let answer =
+                    done.map_or_else(|errno| Answer::of(format!("{errno:?}")), |()| Answer::of("ok"));
+                self.answered(key, number, &answer);
+            }
+            action if action.is_the_agents() => {
+                let mut observers = std::mem::take(&mut trial.steps.observers);
+                let (generation, before) = (trial.engine.generation(), trial.before.clone());
+                let happenings = self.happenings.clone();
+                tokio::task::spawn_blocking(move || {
+                    let answer = observers.perform(&action, &before);
+                    let done = Box::new((observers, answer));
+                    let _ = happenings.blocking_send(Happening::Observed(generation, number, done));
+                });
+            }
+            _ if trial.steps.ended => self.answered(key, number, &Answer::of("ENDED")),
+            action => {
+                trial.steps.end = (action == Action::End).then_some(number);
+                self.order(&WorkerOrder::Step { number, action }).await;
+            }
+        }
+    }
+
+    fn answered(&mut self, key: &Key, number: u32, answer: &Answer) {
+        self.say(key, Body::Answered(v1::Answered { number, answer: Some(answer.into()) }));
+    }
+
+    /// The worker closes everything; where a step has ended it, nothing is left to close.
+    async fn release(&mut self, key: &Key) {
+        let Some(trial) = &mut self.trial else { return };
+        if trial.steps.ended {
+            self.end_trial();
+            return self.say(key, Body::Collected(v1::Collected { last: None }));
+        }
+        let _ = trial.engine.set_stopped(false);
+        self.order(&WorkerOrder::Release).await;
     }
 
     /// Asks the worker for its figures and the kernel for its count, at the same time.
@@ -181,7 +250,9 @@ impl Duty {
     /// Takes in what came back from inside.
     pub async fn happen(&mut self, happening: Happening, clock: &Offset) {
         let generation = match &happening {
-            Happening::Engine(generation, _) | Happening::Counted(generation, _) => *generation,
+            Happening::Engine(generation, _)
+            | Happening::Counted(generation, _)
+            | Happening::Observed(generation, ..) => *generation,
         };
         let Some(trial) = self.trial.as_mut().filter(|trial| trial.engine.generation() == generation) else {
             return;
@@ -195,7 +266,17 @@ impl Duty {
                 self.counted(&key);
             }
             Happening::Counted(_, Err(why)) => self.give_up(why),
+            Happening::Observed(_, number, done) => {
+                let (observers, answer) = *done;
+                trial.steps.observers = observers;
+                self.answered(&key, number, &answer);
+            }
             Happening::Engine(_, EngineEvent::Ended(how)) => {
+                // It was to end: the step is answered now, when its sockets are closed.
+                if let Some(number) = trial.steps.end.take() {
+                    trial.steps.ended = true;
+                    return self.answered(&key, number, &Answer::of("ok").detail("how", how));
+                }
                 // After its last words a worker's end is expected; before, it is a failure.
                 match trial.last.take() {
                     Some(last) => self.collected(last),
@@ -223,6 +304,10 @@ impl Duty {
                     }
                     self.counted(&key);
                 }
+                WorkerReport::Answered { number, answer } if trial.steps.end != Some(number) => {
+                    self.answered(&key, number, &answer);
+                }
+                WorkerReport::Answered { .. } => {}
                 WorkerReport::Released(last) => trial.last = Some(last),
                 WorkerReport::Failed { why } => self.give_up(why),
             },

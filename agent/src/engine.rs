@@ -1,5 +1,8 @@
 //! The worker process: started for one trial, spoken to in JSON lines, ended with its pipe.
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::Path;
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -21,6 +24,8 @@ pub enum EngineEvent {
 pub struct Engine {
     orders: ChildStdin,
     generation: u64,
+    process: Option<Pid>,
+    stopped: bool,
 }
 
 impl Engine {
@@ -47,8 +52,20 @@ impl Engine {
         let missing = || std::io::Error::other("the worker has no pipes");
         let orders = child.stdin.take().ok_or_else(missing)?;
         let reports = child.stdout.take().ok_or_else(missing)?;
+        let process = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         tokio::spawn(listen(child, reports, generation, events));
-        Ok(Self { orders, generation })
+        Ok(Self { orders, generation, process, stopped: false })
+    }
+
+    /// Stops the process where it is, or lets it go on.
+    ///
+    /// # Errors
+    /// It is gone; its end is an event of its own.
+    pub fn set_stopped(&mut self, stopped: bool) -> Result<(), Errno> {
+        let signal = if stopped { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(self.process.ok_or(Errno::ESRCH)?, signal)?;
+        self.stopped = stopped;
+        Ok(())
     }
 
     /// Which worker this is.
@@ -65,6 +82,15 @@ impl Engine {
         line.push(b'\n');
         self.orders.write_all(&line).await?;
         self.orders.flush().await
+    }
+}
+
+/// A stopped process could not see that its input closed.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.stopped {
+            let _ = self.set_stopped(false);
+        }
     }
 }
 
@@ -99,8 +125,7 @@ fn cause(status: std::process::ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("the worker exited with code {code}"),
         (None, Some(signal)) => {
-            let name = nix::sys::signal::Signal::try_from(signal)
-                .map_or_else(|_| signal.to_string(), |s| s.to_string());
+            let name = Signal::try_from(signal).map_or_else(|_| signal.to_string(), |s| s.to_string());
             format!("the worker was ended by {name}")
         }
         (None, None) => "the worker ended".into(),

@@ -78,6 +78,16 @@ pub enum Command {
     Show {
         /// An id, a unique part of its front or end, or "last".
         run: String,
+        /// The evidence of every trial, whole, as JSON: what the judge judges.
+        #[arg(long, conflicts_with = "json")]
+        evidence: bool,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Judge a run again by this version's rules, from the evidence that is kept; nothing is changed.
+    Judge {
+        /// An id, a unique part of its front or end, or "last".
+        run: String,
         #[command(flatten)]
         source: Source,
     },

@@ -44,6 +44,9 @@ impl Progress {
             }
             None => {
                 let now = (update.step, update.phase.clone());
+                if now != self.last && update.phase == "stepping" {
+                    say(&format!("[{}/{}] {case}: {} steps", update.step, update.steps, update.target));
+                }
                 if now != self.last && matches!(update.phase.as_str(), "ramping" | "holding") {
                     say(&format!(
                         "[{}/{}] {case}: {} {} of {}{failed}",

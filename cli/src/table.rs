@@ -2,9 +2,10 @@
 
 use crate::output::plain;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
-use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report};
+use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report, ScriptReport};
 use tuplelab_domain::run::Outcome;
 use tuplelab_domain::units::{bytes, thousands};
+use tuplelab_domain::verdict::{Point, Verdict};
 use tuplelab_proto::v1::{AgentSummary, RunSummary};
 
 fn table(head: &[&str]) -> Table {
@@ -13,6 +14,10 @@ fn table(head: &[&str]) -> Table {
         .load_style(comfy_table::presets::UTF8_BORDERS_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(head.iter().copied());
+    if !table.is_tty() {
+        // A file or a pipe has no width of its own; longer lines are not read.
+        table.set_width(160);
+    }
     table
 }
 
@@ -93,6 +98,7 @@ pub fn report(report: &Report) -> String {
                  (client / server where they differ); digests: whether both kernels name the same four-tuples.\n";
     }
     text += &costs(report);
+    report.scripts.iter().for_each(|script| text += &steps(script));
     for case in &report.cases {
         for (refusal, count) in &case.beyond {
             text += &format!(
@@ -110,15 +116,79 @@ pub fn report(report: &Report) -> String {
         Some(outcome) => text += &format!("outcome: {}\n", plain(&outcome.to_string())),
         None => text += &format!("not finished: {}\n", report.phase),
     }
-    for verdict in &report.verdicts {
+    text + &verdicts(&report.verdicts)
+}
+
+/// What was found, each with the points behind it.
+pub fn verdicts(verdicts: &[Verdict]) -> String {
+    let mut text = String::new();
+    for verdict in verdicts {
         text += &format!(
             "{:<12} {}: {}\n",
             verdict.verdict.name(),
             plain(&verdict.subject),
             plain(&verdict.because)
         );
+        text += &points(&verdict.points);
     }
     text
+}
+
+/// A script's steps with their answers.
+fn steps(script: &ScriptReport) -> String {
+    let trial = if script.trial > 1 { format!(" ({})", script.trial) } else { String::new() };
+    let mut text = format!("{}{trial}\n", plain(&script.name));
+    for gap in &script.gaps {
+        text += &format!("  MISSING: {}\n", plain(gap));
+    }
+    let mut rows = table(&["", "host", "call", "answer", "label"]);
+    for step in &script.steps {
+        let details = step.answer.details.iter().filter(|(name, _)| !QUIET.contains(&name.as_str()));
+        let details: Vec<String> =
+            details.map(|(name, value)| detail(name, value)).filter(|text| !text.is_empty()).collect();
+        let value = step.answer.value.map(|value| format!(" {value}")).unwrap_or_default();
+        rows.add_row(vec![
+            right(step.step + 1),
+            Cell::new(plain(step.agent.as_str())),
+            Cell::new(plain(&step.text)),
+            Cell::new(plain(&format!("{}{value}  {}", step.answer.outcome, details.join(" ")))),
+            Cell::new(step.label.as_deref().map(plain).unwrap_or_default()),
+        ]);
+    }
+    if !script.steps.is_empty() {
+        text += &format!("{rows}\n");
+    }
+    text
+}
+
+/// Details that only a program wants to read.
+const QUIET: [&str; 1] = ["micros"];
+
+/// A detail in a table: a list is cut where it is long, `--json` has it whole. What is 0 is left out.
+fn detail(name: &str, value: &str) -> String {
+    if value == "0" {
+        return String::new();
+    }
+    let short: String = value.chars().take(48).collect();
+    let dots = if short.len() < value.len() { "..." } else { "" };
+    format!("{name}={short}{dots}")
+}
+
+/// What each line of a claim's experiment showed.
+fn points(points: &[Point]) -> String {
+    if points.is_empty() {
+        return String::new();
+    }
+    let mut rows = table(&["says", "what", "measured", "where"]);
+    for point in points {
+        rows.add_row(vec![
+            Cell::new(point.bearing.name()),
+            Cell::new(plain(&point.what)),
+            Cell::new(plain(&point.measured)),
+            Cell::new(plain(&point.evidence)),
+        ]);
+    }
+    format!("{rows}\n")
 }
 
 /// What one connection cost, both ends together.

@@ -158,6 +158,9 @@ impl Conductor {
         self.store.put_hosts(id, &inventory.hosts).await?;
         self.store.put_schedule(id, &plan, &schedule).await?;
         let mut performance = Performance::new(id.clone(), plan, schedule);
+        for evidence in &performance.evidence {
+            self.store.put_trial(id, evidence, false).await?;
+        }
         let played = self.play(&mut performance).await;
         if played.is_err() {
             // The store is gone, but nothing may be left running.
@@ -276,6 +279,15 @@ impl Conductor {
                 let at = boottime_nanos() + LEAD_NANOS;
                 self.order_all(performance, index, &Order::Go(v1::Go { at }));
             }
+            Effect::Step { index, step } => {
+                let Some((case, _)) = performance.steps.get(index).copied() else { return };
+                let placed = performance.schedule.cases.get(case as usize);
+                let Some(placed) = placed.and_then(|case| case.steps.get(step as usize)).cloned() else {
+                    return;
+                };
+                let order = v1::Step { number: step, action: placed.action.to_string() };
+                self.order(performance, index, &placed.agent, Order::Step(order));
+            }
             Effect::Halt { index } => self.order_all(performance, index, &Order::Halt(v1::Halt {})),
             Effect::Count { index } => self.order_all(performance, index, &Order::Count(v1::Count {})),
             Effect::Release { index, agents } => self.release(performance, index, agents),
@@ -383,7 +395,10 @@ impl Conductor {
         let Some(index) = performance.run.index() else { return };
         let Some((case, _)) = performance.steps.get(index) else { return };
         let Some(schedule) = performance.schedule.cases.get(*case as usize) else { return };
+        let steps = performance.gathering.as_ref().map(Gathering::steps).filter(|(_, all)| *all > 0);
+        let stepping = performance.run.phase() == Phase::Ramping && steps.is_some();
         let (established, failed) = match &performance.gathering {
+            _ if stepping => (steps.map_or(0, |(done, _)| done), 0),
             Some(gathering) => gathering.progress(),
             None => {
                 performance.evidence.last().map_or((0, 0), |evidence| (evidence.held(), evidence.failed()))
@@ -393,7 +408,7 @@ impl Conductor {
             &performance.id,
             RunUpdate {
                 run: performance.id.to_string(),
-                phase: performance.run.phase().name().into(),
+                phase: if stepping { "stepping" } else { performance.run.phase().name() }.into(),
                 step: index as u32 + 1,
                 steps: performance.steps.len() as u32,
                 case: performance
@@ -403,7 +418,7 @@ impl Conductor {
                     .map(|case| case.name.clone())
                     .unwrap_or_default(),
                 established,
-                target: schedule.target,
+                target: steps.map_or(schedule.target, |(_, all)| all),
                 failed,
                 outcome: String::new(),
                 why: String::new(),

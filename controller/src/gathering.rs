@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use tuplelab_domain::evidence::{End, TrialEvidence};
 use tuplelab_domain::id::AgentName;
 use tuplelab_domain::sample::{Census, Counters, Plateau, Readings, Sample};
-use tuplelab_domain::schedule::{CaseSchedule, Role};
+use tuplelab_domain::schedule::{CaseSchedule, PlacedStep, Role};
+use tuplelab_domain::script::{Answer, Observation};
 
 /// What was heard of one trial so far.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub struct Gathering {
     trial: u32,
     ends: BTreeMap<AgentName, End>,
     next_sample: BTreeMap<AgentName, u64>,
+    steps: Vec<PlacedStep>,
+    observations: Vec<Observation>,
 }
 
 impl Gathering {
@@ -36,7 +39,35 @@ impl Gathering {
             };
             (assignment.agent.clone(), end)
         });
-        Self { case, trial, ends: ends.collect(), next_sample: BTreeMap::new() }
+        Self {
+            case,
+            trial,
+            ends: ends.collect(),
+            next_sample: BTreeMap::new(),
+            steps: schedule.steps.clone(),
+            observations: Vec::new(),
+        }
+    }
+
+    /// What a step answered; steps come in order, so a number that is not the next one is a stranger's.
+    pub fn answered(&mut self, agent: &AgentName, number: u32, answer: Answer) {
+        let next = self.observations.len() as u32;
+        let Some(step) = self.steps.get(number as usize).filter(|s| number == next && s.agent == *agent)
+        else {
+            return;
+        };
+        self.observations.push(Observation {
+            step: number,
+            agent: agent.clone(),
+            text: step.action.to_string(),
+            label: step.label.clone(),
+            answer,
+        });
+    }
+
+    /// How many steps were answered, of how many; of a load 0 of 0.
+    pub fn steps(&self) -> (u64, u64) {
+        (self.observations.len() as u64, self.steps.len() as u64)
     }
 
     /// The readings before anything was opened.
@@ -96,7 +127,7 @@ impl Gathering {
             gaps.push("the trial was ended before its plateau was counted".to_owned());
         }
         for end in self.ends.values() {
-            if whole && end.census.is_none() {
+            if whole && self.steps.is_empty() && end.census.is_none() {
                 gaps.push(format!("the kernel of {} was not counted", end.agent));
             }
             if end.samples_missing > 0 {
@@ -109,6 +140,7 @@ impl Gathering {
             prediction: schedule.prediction.clone(),
             target: schedule.target,
             ends: self.ends.into_values().collect(),
+            observations: self.observations,
             gaps,
         }
     }

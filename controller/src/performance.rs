@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tuplelab_domain::evidence::TrialEvidence;
 use tuplelab_domain::id::{AgentName, RunId};
 use tuplelab_domain::plan::Plan;
-use tuplelab_domain::run::{Party, Run, RunEvent, TrialPlan};
-use tuplelab_domain::schedule::{Assignment, Schedule};
+use tuplelab_domain::run::{Course, Party, Run, RunEvent, TrialPlan, Turn};
+use tuplelab_domain::schedule::{Assignment, PlacedStep, Schedule};
 use tuplelab_domain::units::Rate;
 use tuplelab_proto::v1::{self, run_message::Body};
 
@@ -18,7 +18,7 @@ pub(crate) struct Performance {
     pub(crate) id: RunId,
     pub(crate) plan: Plan,
     pub(crate) schedule: Schedule,
-    /// Case and trial of each step.
+    /// Case and trial of each step; cases that are left out have none.
     pub(crate) steps: Vec<(u32, u32)>,
     pub(crate) run: Run,
     pub(crate) gathering: Option<Gathering>,
@@ -34,7 +34,9 @@ pub(crate) struct Performance {
 impl Performance {
     /// A run that is placed and has not begun.
     pub(crate) fn new(id: RunId, plan: Plan, schedule: Schedule) -> Self {
+        let done = |case: &u32| schedule.cases.get(*case as usize).is_some_and(|c| c.left_out.is_empty());
         let steps: Vec<(u32, u32)> = (0..plan.cases.len() as u32)
+            .filter(done)
             .flat_map(|case| (0..plan.trials).map(move |trial| (case, trial)))
             .collect();
         let trials = steps.iter().filter_map(|(case, trial)| {
@@ -45,11 +47,17 @@ impl Performance {
                 case: *case,
                 trial: *trial,
                 parties: placed.assignments.iter().map(party).collect(),
-                ramp: ramp_time(placed.target, load.rate),
-                hold: load.hold.0,
+                course: if placed.steps.is_empty() {
+                    Course::Load { ramp: ramp_time(placed.target, load.rate), hold: load.hold.0 }
+                } else {
+                    let turn =
+                        |step: &PlacedStep| Turn { agent: step.agent.clone(), time: step.action.time() };
+                    Course::Script(placed.steps.iter().map(turn).collect())
+                },
             })
         });
         let run = Run::queued().place(trials.collect());
+        let evidence = left_out(&plan, &schedule);
         Self {
             id,
             plan,
@@ -57,7 +65,7 @@ impl Performance {
             steps,
             run,
             gathering: None,
-            evidence: Vec::new(),
+            evidence,
             timers: Vec::new(),
             issued: Vec::new(),
             seen: BTreeMap::new(),
@@ -113,11 +121,35 @@ impl Performance {
                 );
                 Some(RunEvent::Counted { agent })
             }
+            Some(Body::Answered(answered)) => {
+                let step = answered.number;
+                if let Some(answer) = read(answered.answer)? {
+                    gathering.answered(&agent, step, answer);
+                }
+                Some(RunEvent::Answered { agent, step })
+            }
             Some(Body::Failed(v1::Failed { why })) => Some(RunEvent::Failed { agent, why }),
             Some(Body::Collected(_)) => Some(RunEvent::Collected { agent }),
             None => None,
         })
     }
+}
+
+/// The evidence of cases that do not fit on the hosts: there is none, and that is why.
+fn left_out(plan: &Plan, schedule: &Schedule) -> Vec<TrialEvidence> {
+    let cases = (0..).zip(&schedule.cases).filter(|(_, placed)| !placed.left_out.is_empty());
+    let trials = cases.flat_map(|(case, placed)| {
+        (0..plan.trials).map(move |trial| TrialEvidence {
+            case,
+            trial,
+            prediction: placed.prediction.clone(),
+            target: placed.target,
+            ends: Vec::new(),
+            observations: Vec::new(),
+            gaps: placed.left_out.clone(),
+        })
+    });
+    trials.collect()
 }
 
 /// A sample as the store keeps it; a sample that cannot be read is none, and shows as a gap.

@@ -108,6 +108,7 @@ pub(crate) fn agreeing(case: u32, schedule: &CaseSchedule) -> TrialEvidence {
         prediction: schedule.prediction.clone(),
         target: schedule.target,
         ends: schedule.assignments.iter().map(|assignment| end(assignment, schedule)).collect(),
+        observations: Vec::new(),
         gaps: Vec::new(),
     }
 }
@@ -124,7 +125,7 @@ fn end(assignment: &Assignment, schedule: &CaseSchedule) -> End {
         let mut count = 0;
         let clients = schedule.assignments.iter().filter_map(|a| match &a.work {
             Work::Connect(connect) => Some(connect),
-            Work::Serve(_) => None,
+            Work::Serve(_) | Work::Script(_) => None,
         });
         for block in clients.flat_map(|connect| &connect.lanes).flat_map(|lane| &lane.blocks) {
             if !wanted(block.source, block.destination) {

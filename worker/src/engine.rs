@@ -9,6 +9,10 @@
 //!         --> Release   every lane closes with RST       --> Released, and the worker ends
 //! end of input, at any time: as Release
 //! ```
+//! A script's worker takes, between Ready and Release, only:
+//! ```text
+//!         --> Step      one socket call                   --> Answered
+//! ```
 
 use crate::WorkerError;
 use crate::check::check;
@@ -16,12 +20,14 @@ use crate::net::Nanos;
 use crate::net::linux::boottime;
 use crate::order::{self, Event};
 use crate::process;
+use crate::script::Script;
 use crate::trial::{Figures, Progress, Trial};
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use tuplelab_domain::sample::{Beyond, Counters, Plateau, Sample};
-use tuplelab_domain::schedule::{WorkerOrder, WorkerReport};
+use tuplelab_domain::schedule::{Work, WorkerOrder, WorkerReport};
+use tuplelab_domain::script::Action;
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -56,13 +62,48 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
             Some(Event::Order(WorkerOrder::Go { .. })) => return Err(WorkerError::OutOfTurn("go")),
             Some(Event::Order(WorkerOrder::Halt)) => return Err(WorkerError::OutOfTurn("halt")),
             Some(Event::Order(WorkerOrder::Tell)) => return Err(WorkerError::OutOfTurn("tell")),
+            Some(Event::Order(WorkerOrder::Step { .. })) => return Err(WorkerError::OutOfTurn("step")),
             Some(Event::Malformed(error)) => return Err(error),
             Some(Event::End) => return Ok(()),
             Some(Event::Lane(..)) | None => {}
         }
     };
     check(&work)?;
+    if matches!(work, Work::Script(_)) {
+        return perform(&events, reports);
+    }
     Engine::start(token, work, &sender)?.run(&events, reports)
+}
+
+/// A script: one step after the other, until the last one, `end`, or the end of the input.
+fn perform(events: &Receiver<Event>, reports: &mut Reports<impl Write>) -> Result<(), WorkerError> {
+    let mut script = Script::default();
+    reports.write(&WorkerReport::Ready)?;
+    loop {
+        match next(events, None) {
+            Some(Event::Order(WorkerOrder::Step { number, action })) => {
+                let answer = script.perform(&action);
+                reports.write(&WorkerReport::Answered { number, answer })?;
+                if action == Action::End {
+                    // The process ends with its sockets open: closing them is the kernel's part.
+                    std::mem::forget(script);
+                    return Ok(());
+                }
+            }
+            Some(Event::Order(WorkerOrder::Release)) => {
+                drop(script);
+                let nothing = Figures { first: None, last: None, counters: Counters::default() };
+                return reports.write(&WorkerReport::Released(plateau(nothing, None, None, None, None)));
+            }
+            Some(Event::Order(WorkerOrder::Prepare { .. })) => return Err(WorkerError::PreparedTwice),
+            Some(Event::Order(WorkerOrder::Go { .. })) => return Err(WorkerError::OutOfTurn("go")),
+            Some(Event::Order(WorkerOrder::Halt)) => return Err(WorkerError::OutOfTurn("halt")),
+            Some(Event::Order(WorkerOrder::Tell)) => return Err(WorkerError::OutOfTurn("tell")),
+            Some(Event::Malformed(error)) => return Err(error),
+            Some(Event::End) => return Ok(()),
+            Some(Event::Lane(..)) | None => {}
+        }
+    }
 }
 
 /// The next event, or `None` at `until`.
@@ -90,11 +131,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn start(
-        token: u64,
-        work: tuplelab_domain::schedule::Work,
-        events: &Sender<Event>,
-    ) -> Result<Self, WorkerError> {
+    fn start(token: u64, work: Work, events: &Sender<Event>) -> Result<Self, WorkerError> {
         let trial = Trial::start(token, work, events)?;
         let pss_ready = process::pss_bytes();
         Ok(Self { trial, pss_ready, go: None, sequence: 0, tick: None, plateau_reported: false })
@@ -112,6 +149,7 @@ impl Engine {
                 }
                 Some(Event::Order(WorkerOrder::Release)) => return reports.write(&self.release()),
                 Some(Event::Order(WorkerOrder::Prepare { .. })) => return Err(WorkerError::PreparedTwice),
+                Some(Event::Order(WorkerOrder::Step { .. })) => return Err(WorkerError::OutOfTurn("step")),
                 Some(Event::Malformed(error)) => return Err(error),
                 Some(Event::End) => {
                     // Nobody may be there to read it.

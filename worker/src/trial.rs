@@ -65,6 +65,7 @@ impl Trial {
         match work {
             Work::Serve(work) => Self::serve(token, work, events),
             Work::Connect(work) => Self::connect(token, work, events),
+            Work::Script(_) => Err(WorkerError::OutOfTurn("a script has steps and no lanes; 'prepare'")),
         }
     }
 

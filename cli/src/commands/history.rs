@@ -6,7 +6,9 @@ use crate::exit::{Done, Exit, Stop};
 use crate::output::{print, print_json};
 use crate::{place, table};
 use tuplelab_controller::store::{Store, StoreError};
-use tuplelab_domain::report::{Comparison, Report};
+use tuplelab_domain::plan::{PlanFile, check};
+use tuplelab_domain::report::{Comparison, Report, RunRecord};
+use tuplelab_domain::run::Outcome;
 use tuplelab_proto::dial::Address;
 use tuplelab_proto::v1::{CompareRunsRequest, ListRunsRequest, RunSummary};
 
@@ -54,6 +56,36 @@ pub async fn runs(limit: u32, source: Source, controller: Option<Address>) -> Do
         return print_json(&serde_json::json!({ "runs": rows.collect::<Vec<_>>() }));
     }
     print(&table::runs(&runs))
+}
+
+/// All that is kept of one run; only a database has it.
+async fn record(run: &str, source: &Source) -> Result<RunRecord, Stop> {
+    let path = place::to_read(source.db.as_deref())?;
+    let store = Store::open_read_only(&path).await.map_err(unusable)?;
+    let id = store.find_run(run).await.map_err(unusable)?;
+    store.record(&id).await.map_err(unusable)
+}
+
+/// Judges one run again.
+pub async fn judge(run: String, source: Source) -> Done {
+    let record = record(&run, &source).await?;
+    let plan = PlanFile::parse(&record.plan_source).and_then(check).map_err(|problems| {
+        let what = problems.first().map(|problem| problem.what.clone()).unwrap_or_default();
+        Stop::new(Exit::PlanRefused, format!("the run's plan is not one that this version reads: {what}"))
+    })?;
+    let complete = record.outcome == Some(Outcome::Completed);
+    let verdicts = tuplelab_domain::verdict::judge(&plan, &record.evidence, complete);
+    let report = Report::new(&RunRecord { verdicts, ..record });
+    match source.json {
+        true => print_json(&report.verdicts)?,
+        false => print(&table::verdicts(&report.verdicts))?,
+    };
+    Ok(Exit::of(&report))
+}
+
+/// Shows the evidence of one run.
+pub async fn evidence(run: String, source: Source) -> Done {
+    print_json(&record(&run, &source).await?.evidence)
 }
 
 /// Shows one run.

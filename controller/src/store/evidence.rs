@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use tuplelab_domain::evidence::{End, TrialEvidence};
 use tuplelab_domain::id::RunId;
 use tuplelab_domain::sample::{Beyond, Census, Counters, Failure, Failures, Readings};
+use tuplelab_domain::script::{Answer, Observation};
 
 /// Flows of the schedule.
 const LOAD: &str = "load";
@@ -52,7 +53,70 @@ pub(super) async fn put(
     for (position, end) in (0i64..).zip(&trial.ends) {
         put_end(tx, run, trial, position, end).await?;
     }
+    for observation in &trial.observations {
+        put_observation(tx, run, trial, observation).await?;
+    }
     Ok(())
+}
+
+async fn put_observation(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    trial: &TrialEvidence,
+    observation: &Observation,
+) -> Result<(), Fault> {
+    let Observation { step, agent, text, label, answer } = observation;
+    let (agent, value) = (agent.as_str(), answer.value.map(to_int));
+    let details = to_json("observation", &answer.details)?;
+    query!(
+        "INSERT INTO observation (run, case_index, trial_index, step, agent, call, label, outcome, value, details)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        run.0,
+        trial.case,
+        trial.trial,
+        step,
+        agent,
+        text,
+        label,
+        answer.outcome,
+        value,
+        details
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn observations(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    case_index: i64,
+    trial_index: i64,
+) -> Result<Vec<Observation>, Fault> {
+    let rows = query!(
+        "SELECT step, agent, call, label, outcome, value, details FROM observation
+         WHERE run = ?1 AND case_index = ?2 AND trial_index = ?3 ORDER BY step",
+        run.0,
+        case_index,
+        trial_index
+    )
+    .fetch_all(tx)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Observation {
+                step: from_index("observation", row.step)?,
+                agent: from_word("observation", row.agent)?,
+                text: row.call,
+                label: row.label,
+                answer: Answer {
+                    outcome: row.outcome,
+                    value: row.value.map(from_int),
+                    details: from_json("observation", &row.details)?,
+                },
+            })
+        })
+        .collect()
 }
 
 async fn put_end(
@@ -188,6 +252,7 @@ pub(super) async fn of(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<Tri
             prediction,
             target,
             ends: ends(tx, run, row.case_index, row.trial_index).await?,
+            observations: observations(tx, run, row.case_index, row.trial_index).await?,
             gaps: from_json("trial", &row.gaps)?,
         });
     }

@@ -125,16 +125,18 @@ pub(super) async fn put_verdicts(
     query!("DELETE FROM verdict WHERE run = ?1", run.0).execute(&mut *tx).await?;
     for (position, verdict) in (0i64..).zip(verdicts) {
         let finding = verdict.verdict.name();
+        let points = to_json("verdict", &verdict.points)?;
         query!(
-            "INSERT INTO verdict (run, position, subject, verdict, reason, judge_version, judged_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO verdict (run, position, subject, verdict, reason, judge_version, judged_at, points)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             run.0,
             position,
             verdict.subject,
             finding,
             verdict.because,
             judge_version,
-            at
+            at,
+            points
         )
         .execute(&mut *tx)
         .await?;
@@ -230,15 +232,19 @@ async fn hosts(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<Host>, Faul
 }
 
 async fn verdicts(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<Verdict>, Fault> {
-    let rows = query!("SELECT subject, verdict, reason FROM verdict WHERE run = ?1 ORDER BY position", run.0)
-        .fetch_all(tx)
-        .await?;
+    let rows = query!(
+        "SELECT subject, verdict, reason, points FROM verdict WHERE run = ?1 ORDER BY position",
+        run.0
+    )
+    .fetch_all(tx)
+    .await?;
     rows.into_iter()
         .map(|row| {
             Ok(Verdict {
                 subject: row.subject,
                 verdict: from_word("verdict", row.verdict)?,
                 because: row.reason,
+                points: from_json("verdict", &row.points)?,
             })
         })
         .collect()

@@ -102,3 +102,16 @@ pub struct Prediction {
     /// How many connections can wait at one listener until they are accepted.
     pub accept_queue: u64,
 }
+
+impl Prediction {
+    /// Of a script the model says nothing.
+    pub fn none() -> Self {
+        Self {
+            connections: 0,
+            bound_by: Limit::Unknown,
+            next_bound: None,
+            margins: Vec::new(),
+            accept_queue: 0,
+        }
+    }
+}

@@ -4,6 +4,7 @@ use crate::capacity::Prediction;
 use crate::id::AgentName;
 use crate::sample::{Beyond, Census, Counters, Digest, Failures, Readings};
 use crate::schedule::Role;
+use crate::script::Observation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,8 @@ pub struct TrialEvidence {
     pub target: u64,
     /// Every end.
     pub ends: Vec<End>,
+    /// What the steps of a script answered, in order; of a load there are none.
+    pub observations: Vec<Observation>,
     /// What is missing, in words: an agent that fell away, a census that never came.
     pub gaps: Vec<String>,
 }

@@ -3,11 +3,14 @@
 use super::file::{Body, ExpectText, PlanFile};
 use super::given::Given;
 use super::model::{
-    Case, Clients, Connections, Expectation, Family, Labels, Load, Plan, Servers, Setup, SourcePorts,
+    AnswerIs, Case, Clients, Connections, Expectation, Family, Labels, Load, Plan, Servers, Setup,
+    SourcePorts,
 };
 use super::problem::PlanProblem;
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
+use crate::schedule::Role;
+use crate::script::{HostRef, Step};
 use crate::sysctl::{Sysctl, Sysctls};
 use crate::units::{Count, Rate, Span};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +24,8 @@ const ADDRESSES: RangeInclusive<u64> = 1..=65_536;
 /// `listen` takes an int.
 const BACKLOG: RangeInclusive<u64> = 0..=i32::MAX as u64;
 const TRIALS: RangeInclusive<u64> = 1..=1_000;
+/// Each step is an exchange with an agent and a line of the log.
+const MOST_STEPS: usize = 1_000;
 /// A schedule of this many pairs is some 20 MB in the store; a million connections from one range of
 /// ports need 36.
 const MOST_PAIRS: u64 = 100_000;
@@ -34,7 +39,9 @@ pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
     let question = checker.value(file.head.question, String::new(), |text| printable(text));
     let trials = checker.count("trials", file.head.trials, 1, TRIALS) as u32;
     let claims = checker.value(file.head.claims, Vec::new(), |_| Ok(()));
-    let expectations = file.head.expect.into_iter().filter_map(|text| checker.expectation(text)).collect();
+    let partial = checker.value(file.head.partial, false, |_| Ok(()));
+    let expectations: Vec<Expectation> =
+        file.head.expect.into_iter().filter_map(|text| checker.expectation(text)).collect();
     let base = checker.setup(file.base);
     let cases: Vec<Case> = file
         .cases
@@ -47,13 +54,24 @@ pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
         })
         .collect();
     checker.distinct(&cases);
+    checker.labelled(&cases, &expectations);
     checker.pairs(&cases);
     if cases.is_empty() && checker.problems.is_empty() {
         checker.problems.push(PlanProblem::of_file("the plan has no case"));
     }
     if checker.problems.is_empty() {
         let digest = PlanDigest::of(&file.source);
-        return Ok(Plan { digest, source: file.source, question, trials, base, cases, expectations, claims });
+        return Ok(Plan {
+            digest,
+            source: file.source,
+            question,
+            trials,
+            base,
+            cases,
+            expectations,
+            claims,
+            partial,
+        });
     }
     checker.problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.start));
     Err(checker.problems)
@@ -200,7 +218,81 @@ impl Checker {
                     }
                 }),
             };
-        Setup { servers, clients, load }
+        let steps = self.steps(body.steps, &servers, &clients, load.family);
+        Setup { servers, clients, load, steps }
+    }
+
+    /// A script's lines, with hosts and addresses that the cohorts have.
+    fn steps(
+        &mut self,
+        given: Given<String>,
+        servers: &Servers,
+        clients: &Clients,
+        family: Family,
+    ) -> Vec<Step> {
+        let (text, place) = match given {
+            Given::Absent => return Vec::new(),
+            Given::Bad(what, place) => {
+                self.add(PlanProblem::at(place, what));
+                return Vec::new();
+            }
+            Given::Good(text, place) => (text, place),
+        };
+        let steps = match printable(&text.replace('\t', " "))
+            .and_then(|()| Step::parse_all(&text).map_err(|problem| problem.to_string()))
+        {
+            Ok(steps) => steps,
+            Err(what) => {
+                self.add(PlanProblem::at(place, what));
+                return Vec::new();
+            }
+        };
+        let addresses = |host: HostRef| {
+            let (hosts, addresses) = match host.role {
+                Role::Server => (servers.hosts, servers.addresses),
+                Role::Client => (clients.hosts, clients.addresses),
+            };
+            let has = if host.index < hosts as usize { addresses as usize } else { 0 };
+            vec![family.unspecified(); has]
+        };
+        for step in &steps {
+            let own = addresses(step.host);
+            if own.is_empty() {
+                let what = format!("'{step}': the case has no host '{}'", step.host);
+                self.add(PlanProblem::at(place.clone(), what).remedy("ask for more hosts"));
+                continue;
+            }
+            let v6 = family == Family::Ipv6;
+            if let Err(unresolved) =
+                step.action.clone().resolve(|endpoint| endpoint.resolve(&own, addresses, v6))
+            {
+                self.add(PlanProblem::at(place.clone(), format!("'{step}': {unresolved}")));
+            }
+        }
+        if steps.is_empty() {
+            self.add(PlanProblem::at(place, "the script has no step"));
+        } else if steps.len() > MOST_STEPS {
+            let what = format!("the script has {} steps; at most {MOST_STEPS} are done", steps.len());
+            self.add(PlanProblem::at(place, what).remedy("split it into several cases"));
+        }
+        steps
+    }
+
+    /// An answer that no step is labelled for would never be given.
+    fn labelled(&mut self, cases: &[Case], expectations: &[Expectation]) {
+        let labels: BTreeSet<&str> = cases
+            .iter()
+            .flat_map(|case| &case.setup.steps)
+            .filter_map(|step| step.label.as_deref())
+            .collect();
+        for expectation in expectations {
+            if let Expectation::Answer(AnswerIs { label, .. }) = expectation
+                && !labels.contains(label.as_str())
+            {
+                let what = format!("{expectation} is about a step labelled '{label}', and no step is");
+                self.add(PlanProblem::of_file(what).remedy("label the step: CALL -> LABEL"));
+            }
+        }
     }
 
     fn sysctls(&mut self, given: Given<BTreeMap<String, toml::Value>>) -> Sysctls {
@@ -253,6 +345,7 @@ impl Checker {
             };
         take(given_as(text.failed, Expectation::Failed));
         take(given_as(text.bound_by, Expectation::BoundBy));
+        take(given_as(text.answer, Expectation::Answer));
         take(match text.rate {
             Given::Good(Rate::Unlimited, place) => {
                 Err(PlanProblem::at(place, "a rate of \"unlimited\" cannot be missed")

@@ -6,7 +6,7 @@
 use super::cases::{listed_cases, put};
 use super::depth::too_deep;
 use super::given::Given;
-use super::model::{Connections, Family, Labels, SourcePorts};
+use super::model::{AnswerIs, Connections, Family, Labels, SourcePorts};
 use super::problem::PlanProblem;
 use super::schema::{Known, known_at};
 use crate::capacity::Limit;
@@ -30,6 +30,9 @@ const MOST_VALUES: usize = 200_000;
 
 /// The tables that a case may change.
 pub(super) const SECTIONS: [&str; 3] = ["servers", "clients", "load"];
+
+/// The text that a case may change.
+pub(super) const STEPS: &str = "steps";
 
 /// What a person typed: good syntax, known keys or the problems with them, values not yet checked.
 #[derive(Debug)]
@@ -62,6 +65,10 @@ pub(super) struct Head {
     /// The common statements about TCP that this plan's evidence bears on: ["c3", "c4"].
     #[schemars(with = "Option<Vec<ClaimId>>")]
     pub(super) claims: Given<Vec<ClaimId>>,
+    /// Whether cases that do not fit on the hosts are left out, with the reason, instead of the whole
+    /// plan being refused (default false).
+    #[schemars(with = "Option<bool>")]
+    pub(super) partial: Given<bool>,
     /// Sentences that can be false, one key in each.
     pub(super) expect: Vec<ExpectText>,
 }
@@ -76,6 +83,9 @@ pub(super) struct Body {
     pub(super) clients: ClientsText,
     /// The load.
     pub(super) load: LoadText,
+    /// A script in place of the load: one socket call, or question to a kernel, a line.
+    #[schemars(with = "Option<String>")]
+    pub(super) steps: Given<String>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -157,6 +167,9 @@ pub(super) struct ExpectText {
     /// The limit that binds: "four_tuples".
     #[schemars(with = "Option<Limit>")]
     pub(super) bound_by: Given<Limit>,
+    /// What a step answers: "LABEL = ok", "LABEL = EADDRINUSE", "LABEL = 21", "LABEL:DETAIL = 21".
+    #[schemars(with = "Option<AnswerIs>")]
+    pub(super) answer: Given<AnswerIs>,
 }
 
 /// Ports as text or as one number.
@@ -230,7 +243,10 @@ impl PlanFile {
         wrong_forms(&mut top, &mut problems);
         let base: Body = read(&top, &whole, &mut problems);
         let head: Head = read(&top, &whole, &mut problems);
-        let of_cases = |(key, _): &(Spanned<_>, _)| SECTIONS.contains(&AsRef::<str>::as_ref(key.get_ref()));
+        let of_cases = |(key, _): &(Spanned<_>, _)| {
+            let key = AsRef::<str>::as_ref(key.get_ref());
+            SECTIONS.contains(&key) || key == STEPS
+        };
         let sections: DeTable<'_> = top.into_iter().filter(of_cases).collect();
         let listed = listed_cases(list.as_ref(), sweep.as_ref(), &mut problems);
         let own =
@@ -245,7 +261,10 @@ impl PlanFile {
             let mut file = sections.clone();
             let mut parameters = BTreeMap::new();
             for (key, value) in &own.values {
-                parameters.insert(key.clone(), plain(value.get_ref()));
+                // A script is no parameter: it would be the case's whole text.
+                if key != STEPS {
+                    parameters.insert(key.clone(), plain(value.get_ref()));
+                }
                 put(&mut file, key, Spanned::clone(value));
             }
             let body = read(&file, &whole, &mut problems);

@@ -15,7 +15,8 @@ mod tests;
 pub use check::check;
 pub use file::PlanFile;
 pub use model::{
-    Case, Clients, Connections, Expectation, Family, Labels, Load, Plan, Servers, Setup, SourcePorts,
+    AnswerIs, Case, Clients, Connections, Expectation, Family, Labels, Load, Plan, Servers, Setup,
+    SourcePorts,
 };
 pub use problem::PlanProblem;
 pub use schema::plan_schema;

@@ -4,6 +4,7 @@
 use crate::capacity::Limit;
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
+use crate::script::Step;
 use crate::sysctl::Sysctls;
 use crate::units::{Count, Ppm, Rate, Span};
 use crate::verdict::ClaimId;
@@ -11,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Words that an agent carries and a cohort may ask for: `role = "server"`, `rack = "b"`.
 pub type Labels = BTreeMap<String, String>;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub expectations: Vec<Expectation>,
     /// The common statements that this plan's evidence bears on.
     pub claims: Vec<ClaimId>,
+    /// Whether cases that do not fit on the hosts are left out, instead of the plan being refused.
+    pub partial: bool,
 }
 
 /// One point of a plan's sweep: a whole setup.
@@ -57,6 +60,14 @@ pub struct Setup {
     pub clients: Clients,
     /// The load.
     pub load: Load,
+    /// The script that is done in place of the load; empty where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "lines")]
+    pub steps: Vec<Step>,
+}
+
+fn lines<S: serde::Serializer>(steps: &[Step], serializer: S) -> Result<S::Ok, S::Error> {
+    let lines: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    serializer.serialize_str(&lines.join("\n"))
 }
 
 /// A cohort of passive openers.
@@ -134,6 +145,14 @@ impl Family {
         }
     }
 
+    /// No address in particular.
+    pub fn unspecified(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
+            Self::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
     /// Its name in a plan.
     pub fn name(self) -> &'static str {
         match self {
@@ -166,6 +185,30 @@ pub enum Expectation {
     Rate(u64),
     /// This limit is the one that bound.
     BoundBy(Limit),
+    /// Every step of this label answers this.
+    Answer(AnswerIs),
+}
+
+/// What a step is to answer: `queue = 21`, `again = EADDRINUSE`, `wire:rst_out = 0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerIs {
+    /// The step's label.
+    pub label: String,
+    /// The detail that is looked at; without one it is the value, if `is` is a number, or the outcome.
+    pub detail: Option<String>,
+    /// What it is to be.
+    pub is: String,
+}
+
+impl AnswerIs {
+    /// What the answer has there; `None` where it has nothing of that name.
+    pub fn of(&self, answer: &crate::script::Answer) -> Option<String> {
+        match &self.detail {
+            Some(detail) => answer.details.get(detail).cloned(),
+            None if self.is.parse::<u64>().is_ok() => answer.value.map(|value| value.to_string()),
+            None => Some(answer.outcome.clone()),
+        }
+    }
 }
 
 impl fmt::Display for Expectation {
@@ -176,6 +219,7 @@ impl fmt::Display for Expectation {
             Self::Failed(ppm) => write!(f, "failed = \"{ppm}\""),
             Self::Rate(rate) => write!(f, "rate = \"{}\"", Rate::PerSecond(*rate)),
             Self::BoundBy(limit) => write!(f, "bound_by = \"{}\"", limit.name()),
+            Self::Answer(answer) => write!(f, "answer = \"{answer}\""),
         }
     }
 }
@@ -234,6 +278,38 @@ impl fmt::Display for SourcePorts {
 word_or!(SourcePorts, {
     "type": ["string", "integer"],
     "description": "\"kernel\" leaves the choice to connect(); ports such as \"1024-65535\" are bound explicitly."
+});
+
+impl std::str::FromStr for AnswerIs {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let word =
+            |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control());
+        let found = text.split_once('=').map(|(of, is)| (of.trim(), is.trim()));
+        let Some((of, is)) = found.filter(|(of, is)| word(of) && word(is)) else {
+            return Err(format!(
+                "'{text}' is no answer: write a step's label and what it answers, as in \"held = 21\", \"again = EADDRINUSE\" or \"wire:rst_out = 0\""
+            ));
+        };
+        let (label, detail) = match of.split_once(':') {
+            Some((label, detail)) => (label, Some(detail.to_owned())),
+            None => (of, None),
+        };
+        Ok(Self { label: label.to_owned(), detail, is: is.to_owned() })
+    }
+}
+
+impl fmt::Display for AnswerIs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            Some(detail) => write!(f, "{}:{detail} = {}", self.label, self.is),
+            None => write!(f, "{} = {}", self.label, self.is),
+        }
+    }
+}
+
+word_or!(AnswerIs, {
+    "type": "string", "description": "A step's label and what it answers: \"held = 21\", \"again = EADDRINUSE\", \"wire:rst_out = 0\"."
 });
 
 impl std::str::FromStr for Connections {

@@ -1,7 +1,7 @@
 //! The JSON Schema of a plan file, made from the very types that read it; the keys that it names are
 //! the keys that are known.
 
-use super::file::{Body, Head, SECTIONS};
+use super::file::{Body, Head, SECTIONS, STEPS};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
@@ -102,5 +102,6 @@ pub(super) fn case_keys() -> Vec<String> {
             Known::Keys(keys) => keys.into_iter().map(|key| format!("{section}.{key}")).collect(),
             Known::Anything | Known::Nothing => Vec::new(),
         })
+        .chain([STEPS.to_owned()])
         .collect()
 }

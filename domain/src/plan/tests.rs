@@ -496,7 +496,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn a_setup_that_is_printed_reads_back(servers in servers(), clients in clients(), load in load()) {
-        let setup = Setup { servers, clients, load };
+        let setup = Setup { servers, clients, load, steps: Vec::new() };
         let text = toml::to_string(&setup).expect("prints");
         prop_assert_eq!(&plan(&text).base, &setup, "{}", text);
     }

@@ -7,5 +7,5 @@ mod record;
 mod tests;
 
 pub use compare::{CaseDifference, Comparison, Difference, compare};
-pub use model::{CaseReport, Cohort, Ends, Report, report_schema};
+pub use model::{CaseReport, Cohort, Ends, Report, ScriptReport, report_schema};
 pub use record::RunRecord;

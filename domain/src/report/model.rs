@@ -7,6 +7,7 @@ use crate::plan::{PlanFile, Setup, check};
 use crate::run::Outcome;
 use crate::sample::Failures;
 use crate::schedule::Role;
+use crate::script::Observation;
 use crate::verdict::{Verdict, bound_by};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,8 +32,11 @@ pub struct Report {
     pub outcome: Option<Outcome>,
     /// Kernel release of each host, by the host's name.
     pub kernels: BTreeMap<String, String>,
-    /// One entry per case and trial that was begun.
+    /// One entry per case and trial of a load that was begun.
     pub cases: Vec<CaseReport>,
+    /// One entry per case and trial of a script that was begun.
+    #[serde(default)]
+    pub scripts: Vec<ScriptReport>,
     /// One entry per expectation and claim.
     pub verdicts: Vec<Verdict>,
 }
@@ -80,6 +84,19 @@ pub struct CaseReport {
     pub gaps: Vec<String>,
 }
 
+/// One trial of one case that is a script.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScriptReport {
+    /// The case's name.
+    pub name: String,
+    /// The trial, from 1.
+    pub trial: u32,
+    /// What each step answered, in order.
+    pub steps: Vec<Observation>,
+    /// What is missing from the evidence.
+    pub gaps: Vec<String>,
+}
+
 /// One side of a case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cohort {
@@ -105,11 +122,24 @@ impl Report {
     /// of its cases out, never the run.
     pub fn new(record: &RunRecord) -> Self {
         let plan = PlanFile::parse(&record.plan_source).and_then(check).ok();
-        let cases = record.evidence.iter().map(|trial| {
-            let case = plan.as_ref().and_then(|plan| plan.cases.get(trial.case as usize));
+        let case_of = |trial: &TrialEvidence| plan.as_ref()?.cases.get(trial.case as usize);
+        let is_script = |trial: &&TrialEvidence| {
+            !trial.observations.is_empty() || case_of(trial).is_some_and(|case| !case.setup.steps.is_empty())
+        };
+        let name = |trial: &TrialEvidence| {
+            case_of(trial).map_or_else(|| format!("case {}", trial.case + 1), |case| case.name.clone())
+        };
+        let scripts = record.evidence.iter().filter(is_script).map(|trial| ScriptReport {
+            name: name(trial),
+            trial: trial.trial + 1,
+            steps: trial.observations.clone(),
+            gaps: trial.gaps.clone(),
+        });
+        let cases = record.evidence.iter().filter(|trial| !is_script(trial)).map(|trial| {
+            let case = case_of(trial);
             let (clients, servers) = case.map_or_else(unknown_cohorts, |case| cohorts(&case.setup));
             CaseReport {
-                name: case.map_or_else(|| format!("case {}", trial.case + 1), |case| case.name.clone()),
+                name: name(trial),
                 parameters: case.map(|case| case.parameters.clone()).unwrap_or_default(),
                 ..case_report(trial, clients, servers)
             }
@@ -124,6 +154,7 @@ impl Report {
             outcome: record.outcome.clone(),
             kernels: record.hosts.iter().map(|h| (h.name.to_string(), h.facts.kernel.clone())).collect(),
             cases: cases.collect(),
+            scripts: scripts.collect(),
             verdicts: record.verdicts.clone(),
         }
     }

@@ -8,6 +8,9 @@
 //!     +----------------------------------------------------------------------------------+
 //!                                  all Collected, none left, or it was to end --> Finished
 //! ```
+//! A script goes from `Ramping` to `Releasing`: its steps are done one after the other, each once the
+//! one before it was answered.
+//!
 //! A cancel, a refusal, a lost agent or a passed deadline leads from every state to `Releasing` with
 //! the outcome in hand: everybody who is still there closes what they hold.
 
@@ -45,10 +48,32 @@ pub struct TrialPlan {
     pub trial: u32,
     /// Who takes part.
     pub parties: Vec<Party>,
-    /// How long the ramp may take before it is halted.
-    pub ramp: Duration,
-    /// How long the plateau is held.
-    pub hold: Duration,
+    /// What they do.
+    pub course: Course,
+}
+
+/// What is done in a trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Course {
+    /// Connections are opened, held, counted.
+    Load {
+        /// How long the ramp may take before it is halted.
+        ramp: Duration,
+        /// How long the plateau is held.
+        hold: Duration,
+    },
+    /// Steps are done in order.
+    Script(Vec<Turn>),
+}
+
+/// Whose step it is, and how long it may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Who.
+    pub agent: AgentName,
+    /// How long.
+    pub time: Duration,
 }
 
 /// Where a run is.
@@ -59,7 +84,7 @@ pub enum Phase {
     Queued,
     /// Listeners are bound, lanes started.
     Preparing,
-    /// Connections are opened.
+    /// Connections are opened, or a script's steps are done.
     Ramping,
     /// All are open, nothing more opens.
     Holding,
@@ -95,6 +120,9 @@ pub struct Deadline {
     pub phase: Phase,
     /// Whether the ramp was halted already.
     pub halted: bool,
+    /// The step of a script that it bounds.
+    #[serde(default)]
+    pub step: Option<u32>,
 }
 
 /// What happened.
@@ -124,6 +152,13 @@ pub enum RunEvent {
     Plateau {
         /// Who.
         agent: AgentName,
+    },
+    /// An agent did a step of the script.
+    Answered {
+        /// Who.
+        agent: AgentName,
+        /// The step's position in the script.
+        step: u32,
     },
     /// The time of holding is over.
     HoldOver {
@@ -170,6 +205,13 @@ pub enum Effect {
     Go {
         /// The position in the list of trials.
         index: usize,
+    },
+    /// Let the agent whose turn it is do this step.
+    Step {
+        /// The position in the list of trials.
+        index: usize,
+        /// The step's position in the script.
+        step: u32,
     },
     /// Say `HoldOver` after this time.
     Hold {
@@ -221,6 +263,7 @@ enum State {
     Queued,
     Preparing { index: usize, waiting: BTreeSet<AgentName> },
     Ramping { index: usize, waiting: BTreeSet<AgentName>, halted: bool },
+    Stepping { index: usize, step: u32 },
     Holding { index: usize },
     Counting { index: usize, waiting: BTreeSet<AgentName> },
     Releasing { index: usize, waiting: BTreeSet<AgentName>, end: Option<Outcome> },
@@ -255,7 +298,7 @@ impl Run {
         match self.state {
             State::Queued => Phase::Queued,
             State::Preparing { .. } => Phase::Preparing,
-            State::Ramping { .. } => Phase::Ramping,
+            State::Ramping { .. } | State::Stepping { .. } => Phase::Ramping,
             State::Holding { .. } => Phase::Holding,
             State::Counting { .. } => Phase::Counting,
             State::Releasing { .. } => Phase::Releasing,
@@ -268,6 +311,7 @@ impl Run {
         match &self.state {
             State::Preparing { index, .. }
             | State::Ramping { index, .. }
+            | State::Stepping { index, .. }
             | State::Holding { index }
             | State::Counting { index, .. }
             | State::Releasing { index, .. } => Some(*index),
@@ -322,6 +366,7 @@ impl Run {
                 effects.extend(self.strike(agent));
                 effects
             }
+            RunEvent::Answered { agent, step } => self.answered(agent, *step),
             RunEvent::HoldOver { index } if self.state == (State::Holding { index: *index }) => {
                 self.count(*index)
             }
@@ -369,13 +414,13 @@ impl Run {
             return self.finish(Outcome::AgentLost { agent: agent.clone(), why: why.clone() });
         }
         self.state = State::Preparing { index, waiting: self.present(index, None) };
-        let deadline = Deadline { index, phase: Phase::Preparing, halted: false };
+        let deadline = Deadline { index, phase: Phase::Preparing, halted: false, step: None };
         vec![Effect::Prepare { index }, Effect::Watch { deadline, time: PREPARE }]
     }
 
     fn count(&mut self, index: usize) -> Vec<Effect> {
         self.state = State::Counting { index, waiting: self.present(index, None) };
-        let deadline = Deadline { index, phase: Phase::Counting, halted: false };
+        let deadline = Deadline { index, phase: Phase::Counting, halted: false, step: None };
         vec![Effect::Count { index }, Effect::Watch { deadline, time: CENSUS }]
     }
 
@@ -392,21 +437,65 @@ impl Run {
             return Vec::new();
         }
         match self.state.clone() {
-            State::Preparing { index, .. } => {
-                self.state =
-                    State::Ramping { index, waiting: self.present(index, Some(Role::Client)), halted: false };
-                let deadline = Deadline { index, phase: Phase::Ramping, halted: false };
-                let time = self.trials.get(index).map_or(HALT, |trial| trial.ramp);
-                vec![Effect::Go { index }, Effect::Watch { deadline, time }]
-            }
+            State::Preparing { index, .. } => self.go(index),
             State::Ramping { index, .. } => {
                 self.state = State::Holding { index };
-                let time = self.trials.get(index).map_or(Duration::ZERO, |trial| trial.hold);
+                let time = match self.course(index) {
+                    Some(Course::Load { hold, .. }) => *hold,
+                    Some(Course::Script(_)) | None => Duration::ZERO,
+                };
                 vec![Effect::Hold { index, time }]
             }
             State::Counting { index, .. } => self.release(index, None),
             State::Releasing { index, end, .. } => self.released(index, end),
-            State::Queued | State::Holding { .. } | State::Finished { .. } => Vec::new(),
+            State::Queued | State::Stepping { .. } | State::Holding { .. } | State::Finished { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    fn course(&self, index: usize) -> Option<&Course> {
+        self.trials.get(index).map(|trial| &trial.course)
+    }
+
+    /// Everybody is ready.
+    fn go(&mut self, index: usize) -> Vec<Effect> {
+        let time = match self.course(index) {
+            Some(Course::Script(_)) => return self.do_step(index, 0),
+            Some(Course::Load { ramp, .. }) => *ramp,
+            None => HALT,
+        };
+        let waiting = self.present(index, Some(Role::Client));
+        self.state = State::Ramping { index, waiting, halted: false };
+        let deadline = Deadline { index, phase: Phase::Ramping, halted: false, step: None };
+        vec![Effect::Go { index }, Effect::Watch { deadline, time }]
+    }
+
+    /// The script's step of this number; after the last one there is nothing left but to close.
+    fn do_step(&mut self, index: usize, step: u32) -> Vec<Effect> {
+        let Some(time) = self.turn(index, step).map(|turn| turn.time) else {
+            return self.release(index, None);
+        };
+        self.state = State::Stepping { index, step };
+        let deadline = Deadline { index, phase: Phase::Ramping, halted: false, step: Some(step) };
+        vec![Effect::Step { index, step }, Effect::Watch { deadline, time }]
+    }
+
+    fn turn(&self, index: usize, step: u32) -> Option<&Turn> {
+        match self.course(index)? {
+            Course::Script(turns) => turns.get(step as usize),
+            Course::Load { .. } => None,
+        }
+    }
+
+    fn answered(&mut self, agent: &AgentName, answered: u32) -> Vec<Effect> {
+        match self.state {
+            State::Stepping { index, step }
+                if step == answered && self.turn(index, step).is_some_and(|turn| turn.agent == *agent) =>
+            {
+                self.do_step(index, step + 1)
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -420,7 +509,7 @@ impl Run {
         }
         let agents = waiting.iter().cloned().collect();
         self.state = State::Releasing { index, waiting, end };
-        let deadline = Deadline { index, phase: Phase::Releasing, halted: false };
+        let deadline = Deadline { index, phase: Phase::Releasing, halted: false, step: None };
         vec![
             Effect::Close { index, whole },
             Effect::Release { index, agents },
@@ -446,6 +535,7 @@ impl Run {
             }
             State::Preparing { index, .. }
             | State::Ramping { index, .. }
+            | State::Stepping { index, .. }
             | State::Holding { index }
             | State::Counting { index, .. } => {
                 let index = *index;
@@ -473,6 +563,14 @@ impl Run {
                 let why = format!("{} did not get ready within {} s", names(waiting), PREPARE.as_secs());
                 self.end(Outcome::Failed { why })
             }
+            State::Stepping { step, .. } if Some(*step) == deadline.step => {
+                let step = *step;
+                let why = self.turn(index, step).map(|turn| {
+                    let (agent, seconds) = (&turn.agent, turn.time.as_secs());
+                    format!("{agent} did not answer step {} within {seconds} s", step + 1)
+                });
+                self.end(Outcome::Failed { why: why.unwrap_or_default() })
+            }
             State::Ramping { halted, .. } if !*halted && !deadline.halted => {
                 *halted = true;
                 let deadline = Deadline { halted: true, ..deadline };
@@ -497,9 +595,11 @@ impl Run {
                 });
                 self.finish(end)
             }
-            State::Queued | State::Ramping { .. } | State::Holding { .. } | State::Finished { .. } => {
-                Vec::new()
-            }
+            State::Queued
+            | State::Ramping { .. }
+            | State::Stepping { .. }
+            | State::Holding { .. }
+            | State::Finished { .. } => Vec::new(),
         }
     }
 }

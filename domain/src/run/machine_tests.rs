@@ -12,8 +12,7 @@ fn run(trials: u32) -> Run {
         case: 0,
         trial,
         parties: vec![party("s", Role::Server), party("c1", Role::Client), party("c2", Role::Client)],
-        ramp: Duration::from_secs(7),
-        hold: Duration::from_secs(3),
+        course: Course::Load { ramp: Duration::from_secs(7), hold: Duration::from_secs(3) },
     };
     Run::queued().place((0..trials).map(one).collect())
 }
@@ -31,6 +30,7 @@ fn event(text: &str) -> RunEvent {
         "collected" => RunEvent::Collected { agent: agent() },
         "failed" => RunEvent::Failed { agent: agent(), why: why() },
         "lost" => RunEvent::Lost { agent: agent(), why: why() },
+        "answered" => RunEvent::Answered { agent: agent(), step: words[2].parse().expect("a step") },
         "held" => RunEvent::HoldOver { index: words[1].parse().expect("an index") },
         "late" => {
             let phases =
@@ -40,6 +40,7 @@ fn event(text: &str) -> RunEvent {
                 index: words[2].parse().expect("an index"),
                 phase,
                 halted: words.contains(&"halted"),
+                step: words.get(3).and_then(|step| step.parse().ok()),
             };
             RunEvent::Late { deadline }
         }
@@ -55,6 +56,7 @@ fn told(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Prepare { index } => format!("prepare {index}"),
         Effect::Go { .. } => "go".into(),
+        Effect::Step { step, .. } => format!("step {step}"),
         Effect::Hold { time, .. } => format!("hold {}s", time.as_secs()),
         Effect::Halt { .. } => "halt".into(),
         Effect::Count { .. } => "count".into(),
@@ -349,4 +351,57 @@ proptest! {
         }
         prop_assert_eq!(state.phase(), Phase::Finished);
     }
+}
+
+/// A script of three steps: server, client, server.
+fn script(trials: u32) -> Run {
+    let party = |agent: &str, role| Party { agent: name(agent), role };
+    let turn = |agent: &str| Turn { agent: name(agent), time: Duration::from_secs(5) };
+    let one = |trial| TrialPlan {
+        case: 0,
+        trial,
+        parties: vec![party("s", Role::Server), party("c1", Role::Client)],
+        course: Course::Script(vec![turn("s"), turn("c1"), turn("s")]),
+    };
+    Run::queued().place((0..trials).map(one).collect())
+}
+
+#[test]
+fn steps_are_done_one_after_the_other_and_then_everything_closes() {
+    let (run, told) = play(
+        script(2),
+        &[
+            "begin",
+            "ready s",
+            "ready c1",
+            "answered s 0",
+            "answered c1 1",
+            "answered s 2",
+            "collected s",
+            "collected c1",
+        ],
+    );
+    assert_eq!(told, ["prepare 0", "step 0", "step 1", "step 2", "close", "release c1 s", "prepare 1"]);
+    assert_eq!((run.phase(), run.index()), (Phase::Preparing, Some(1)));
+}
+
+#[test]
+fn an_answer_that_nobody_waits_for_changes_nothing() {
+    let begun = ["begin", "ready s", "ready c1"];
+    for stray in ["answered c1 0", "answered s 1", "answered s 9", "plateau c1", "counted s", "held 0"] {
+        let (run, _) = play(script(1), &begun);
+        let (after, effects) = run.clone().step(&event(stray));
+        assert_eq!((after, effects), (run, Vec::new()), "{stray}");
+    }
+}
+
+#[test]
+fn a_step_that_is_not_answered_in_time_ends_the_run_by_name() {
+    let begun = ["begin", "ready s", "ready c1", "answered s 0"];
+    let (run, told) = play(script(1), &[&begun[..], &["late ramping 0 0"]].concat());
+    assert_eq!((run.phase(), told.len()), (Phase::Ramping, 3), "the deadline of a step that is done");
+    let (run, told) = play(run, &["late ramping 0 1", "collected s", "collected c1"]);
+    assert_eq!(told[0], "close cut");
+    let why = run.outcome().map(ToString::to_string).unwrap_or_default();
+    assert_eq!(why, "failed: c1 did not answer step 2 within 5 s");
 }

@@ -3,5 +3,5 @@
 mod machine;
 mod outcome;
 
-pub use machine::{Deadline, Effect, Party, Phase, Run, RunEvent, TrialPlan};
+pub use machine::{Course, Deadline, Effect, Party, Phase, Run, RunEvent, TrialPlan, Turn};
 pub use outcome::Outcome;

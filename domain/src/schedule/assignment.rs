@@ -4,6 +4,7 @@
 use crate::id::AgentName;
 use crate::ports::PortSet;
 use crate::sample::{Plateau, Sample};
+use crate::script::{Action, Answer};
 use crate::sysctl::Sysctls;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -49,6 +50,7 @@ impl Assignment {
         match self.work {
             Work::Serve(_) => Role::Server,
             Work::Connect(_) => Role::Client,
+            Work::Script(role) => role,
         }
     }
 }
@@ -73,6 +75,8 @@ pub enum Work {
     Serve(Serve),
     /// Open connections, hold them.
     Connect(Connect),
+    /// Do the steps of a script as they come, as a host of this role.
+    Script(Role),
 }
 
 /// A passive opener's work.
@@ -205,7 +209,15 @@ pub enum WorkerOrder {
     Halt,
     /// Say the figures as they are at this moment: `told` follows. At any time after `ready`.
     Tell,
-    /// Close everything with RST, answer `released`, exit.
+    /// Make this call of a script; `answered` follows. Only where the work is a script.
+    Step {
+        /// The step's position in the script, from 0.
+        number: u32,
+        /// The call.
+        action: Action,
+    },
+    /// Close everything with RST, answer `released`, exit. What a script's steps left open closes as
+    /// the socket's own options say.
     Release,
 }
 
@@ -221,6 +233,13 @@ pub enum WorkerReport {
     Plateau(Plateau),
     /// The answer to `tell`: the figures at this moment, whatever the phase.
     Told(Plateau),
+    /// What the kernel said to a step.
+    Answered {
+        /// The step's position in the script.
+        number: u32,
+        /// The kernel's words.
+        answer: Answer,
+    },
     /// Every socket is closed; the last words, with the last sample and plateau-like figures.
     Released(Plateau),
     /// The work could not be prepared, or not be gone on with; the worker exits.

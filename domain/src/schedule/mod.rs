@@ -3,6 +3,7 @@
 mod assignment;
 mod inventory;
 mod place;
+mod placed;
 mod share;
 mod shortfall;
 #[cfg(test)]
@@ -11,4 +12,5 @@ mod tests;
 pub use assignment::*;
 pub use inventory::{Host, Inventory};
 pub use place::{CaseSchedule, Schedule, place};
+pub use placed::PlacedStep;
 pub use shortfall::Shortfall;

@@ -5,6 +5,7 @@ use super::assignment::{
     Assignment, BlockPorts, CensusFilter, Connect, FlowBlock, Listener, Role, Serve, Work,
 };
 use super::inventory::{Host, Inventory};
+use super::placed::{Placed, PlacedStep, steps_on};
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
 use crate::capacity::facts::{BoundSocket, HostFacts};
@@ -38,23 +39,43 @@ pub struct CaseSchedule {
     pub target: u64,
     /// One per agent; the servers first.
     pub assignments: Vec<Assignment>,
+    /// The script's steps, in order, where the case is one.
+    pub steps: Vec<PlacedStep>,
+    /// Why the case is left out, shortfall by shortfall, if it is: then nobody is assigned to it.
+    pub left_out: Vec<String>,
 }
 
 /// Places every case of a plan on the hosts.
 ///
+/// A partial plan leaves out the cases that do not fit.
+///
 /// # Errors
 /// Every shortfall of every case: too few hosts, a setting that may not be made, a limit below what
-/// the plan asks for.
+/// the plan asks for. Of a partial plan only where no case fits.
 pub fn place(plan: &Plan, inventory: &Inventory) -> Result<Schedule, Vec<Shortfall>> {
     let mut cases = Vec::new();
     let mut shortfalls = Vec::new();
+    let mut fitting = 0;
     for case in &plan.cases {
         match place_case(case, inventory) {
-            Ok(placed) => cases.push(placed),
-            Err(short) => shortfalls.extend(short),
+            Ok(placed) => {
+                fitting += 1;
+                cases.push(placed);
+            }
+            Err(short) => {
+                cases.push(CaseSchedule {
+                    prediction: Prediction::none(),
+                    target: 0,
+                    assignments: Vec::new(),
+                    steps: Vec::new(),
+                    left_out: short.iter().map(ToString::to_string).collect(),
+                });
+                shortfalls.extend(short);
+            }
         }
     }
-    if shortfalls.is_empty() { Ok(Schedule { cases }) } else { Err(shortfalls) }
+    let whole = shortfalls.is_empty() || (plan.partial && fitting > 0);
+    if whole { Ok(Schedule { cases }) } else { Err(shortfalls) }
 }
 
 /// A host chosen for a case, with the case's settings made and the addresses that it uses.
@@ -68,6 +89,9 @@ struct Chosen {
 fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Shortfall>> {
     let setup = &case.setup;
     let (servers, mut clients) = choose_hosts(case, inventory)?;
+    if !setup.steps.is_empty() {
+        return place_script(case, &servers, &clients);
+    }
     let listeners = listeners_of(&servers, setup);
     hold_listeners(&mut clients, &servers, &listeners);
     let endpoints: Vec<SocketAddr> = listeners.iter().flatten().map(|listener| listener.endpoint).collect();
@@ -144,7 +168,28 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
             }),
         });
     }
-    Ok(CaseSchedule { prediction, target, assignments })
+    Ok(CaseSchedule { prediction, target, assignments, steps: Vec::new(), left_out: Vec::new() })
+}
+
+/// A script on its hosts: all of them take part, also one that no step is for.
+fn place_script(case: &Case, servers: &[Chosen], clients: &[Chosen]) -> Result<CaseSchedule, Vec<Shortfall>> {
+    fn placed(hosts: &[Chosen]) -> Vec<Placed<'_>> {
+        hosts.iter().map(|host| Placed { agent: &host.name, addresses: &host.addresses }).collect()
+    }
+    let steps = steps_on(case, &placed(servers), &placed(clients)).map_err(|unresolved| {
+        vec![Shortfall::Step { case: case.name.clone(), why: unresolved.to_string() }]
+    })?;
+    let assign = |role| {
+        move |host: &Chosen| Assignment {
+            agent: host.name.clone(),
+            sysctls: host.sysctls.clone(),
+            census: CensusFilter { role, servers: Vec::new(), clients: Vec::new() },
+            work: Work::Script(role),
+        }
+    };
+    let serving = servers.iter().map(assign(Role::Server));
+    let assignments = serving.chain(clients.iter().map(assign(Role::Client))).collect();
+    Ok(CaseSchedule { prediction: Prediction::none(), target: 0, assignments, steps, left_out: Vec::new() })
 }
 
 /// Refuses a case of which the hosts cannot hold what it asks for, with every limit that is short.

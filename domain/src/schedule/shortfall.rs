@@ -59,6 +59,14 @@ pub enum Shortfall {
         /// What the limit allows.
         offered: u64,
     },
+    /// A step is for a host or an address that there is not.
+    #[error("case '{case}': {why}")]
+    Step {
+        /// The case.
+        case: String,
+        /// Which.
+        why: String,
+    },
     /// Nothing at all can be opened.
     #[error("case '{case}': no connection is possible by {limit} on {place} ({}): {}", limit.source(), limit.remedy())]
     Nothing {

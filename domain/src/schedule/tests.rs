@@ -30,6 +30,7 @@ fn drawn(case: &CaseSchedule) -> String {
         match &assignment.work {
             Work::Serve(serve) => drawn_serve(serve, &mut text),
             Work::Connect(connect) => drawn_connect(connect, &mut text),
+            Work::Script(_) => text.push_str("\n  script"),
         }
     }
     text
@@ -238,7 +239,7 @@ fn an_idle_client_has_no_rate() {
 fn clients(case: &CaseSchedule) -> impl Iterator<Item = (&Assignment, &Connect)> {
     case.assignments.iter().filter_map(|assignment| match &assignment.work {
         Work::Connect(connect) => Some((assignment, connect)),
-        Work::Serve(_) => None,
+        Work::Serve(_) | Work::Script(_) => None,
     })
 }
 
@@ -369,4 +370,35 @@ fn a_client_connects_from_the_addresses_of_the_family_only() {
     }
     let schedule = placed("load.family = \"ipv6\"", &inventory);
     assert!(schedule.cases[0].assignments.iter().all(|a| a.census.clients.iter().all(IpAddr::is_ipv6)));
+}
+
+#[test]
+fn a_script_is_placed_with_addresses_in_place_of_names() {
+    let text = "[clients]\nhosts = 2\naddresses = 2\n[[case]]\nname = \"s\"\nsteps = '''\nserver listen l 5\n\
+        client.2 connect a server:7000 -> x\nclient bind b self@2:0\nclient.2 bind c any:1\n'''";
+    let schedule = placed(text, &three_hosts());
+    let case = &schedule.cases[0];
+    let steps: Vec<_> =
+        case.steps.iter().map(|s| format!("{} {} {:?}", s.agent, s.action, s.label)).collect();
+    assert_eq!(
+        steps,
+        [
+            "host-1 listen l 5 None",
+            "host-3 connect a 10.66.1.1:7000 within 1000ms Some(\"x\")",
+            "host-2 bind b 10.66.2.2:0 None",
+            "host-3 bind c 0.0.0.0:1 None",
+        ]
+    );
+    assert_eq!(case.assignments.iter().filter(|a| matches!(a.work, Work::Script(_))).count(), 3);
+}
+
+#[test]
+fn a_partial_plan_leaves_out_what_does_not_fit_and_says_why() {
+    let text = "partial = true\n[[case]]\n[[case]]\nclients.hosts = 9";
+    let schedule = placed(text, &three_hosts());
+    assert!(schedule.cases[0].left_out.is_empty());
+    let why = &schedule.cases[1].left_out;
+    assert!(why.len() == 1 && why[0].contains("asks for 9 client host(s)"), "{why:?}");
+    let none = plan("partial = true\n[clients]\nhosts = 9");
+    assert!(place(&none, &three_hosts()).is_err(), "where nothing fits, nothing is run");
 }

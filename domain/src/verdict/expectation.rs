@@ -2,8 +2,9 @@
 
 use super::{Finding, Verdict, bound_by, flaw, name_of, verdict};
 use crate::evidence::TrialEvidence;
-use crate::plan::{Expectation, Plan};
+use crate::plan::{AnswerIs, Expectation, Plan};
 use crate::schedule::Role;
+use crate::script::Step;
 use crate::units::thousands;
 
 /// What one trial says of an expectation.
@@ -11,6 +12,8 @@ enum Says {
     Held,
     Missed(String),
     Cannot(String),
+    /// The expectation is not about this trial.
+    Nothing,
 }
 
 /// Judges one expectation: one trial against it is a miss; failing that, one trial that cannot say
@@ -25,6 +28,7 @@ pub(super) fn judge(
     let mut held = 0u64;
     for trial in trials {
         match ask(expectation, plan, trial) {
+            Says::Nothing => {}
             Says::Held => held += 1,
             Says::Missed(why) => {
                 return verdict(Finding::Missed, format!("'{}': {why}", name_of(plan, trial)));
@@ -34,13 +38,20 @@ pub(super) fn judge(
     }
     match cannot {
         Some(why) => verdict(Finding::Inconclusive, why),
-        None if held == 0 => verdict(Finding::Inconclusive, "no trial was run"),
+        None if held == 0 => verdict(Finding::Inconclusive, "no trial that it is about was run"),
         None => verdict(Finding::Held, reason(expectation, trials)),
     }
 }
 
 fn ask(expectation: &Expectation, plan: &Plan, trial: &TrialEvidence) -> Says {
+    let case = plan.cases.get(trial.case as usize);
+    let steps = case.map_or(&[][..], |case| &case.setup.steps);
+    // A script opens no load, and a load answers no step.
+    if steps.is_empty() == matches!(expectation, Expectation::Answer(_)) {
+        return Says::Nothing;
+    }
     match expectation {
+        Expectation::Answer(asked) => answer(asked, plan, trial, steps),
         Expectation::EstablishedAsPredicted => counted(plan, trial, |count| {
             let predicted = trial.prediction.connections;
             (count == predicted).then_some(()).ok_or_else(|| format!("{} predicted", thousands(predicted)))
@@ -113,6 +124,27 @@ fn counted(plan: &Plan, trial: &TrialEvidence, fits: impl Fn(u64) -> Result<(), 
     }
 }
 
+/// Asks what the steps of a label answered.
+fn answer(asked: &AnswerIs, plan: &Plan, trial: &TrialEvidence, steps: &[Step]) -> Says {
+    let is_asked = |label: &Option<String>| label.as_deref() == Some(asked.label.as_str());
+    if !steps.iter().any(|step| is_asked(&step.label)) {
+        return Says::Nothing;
+    }
+    let mut given = trial.observations.iter().filter(|observation| is_asked(&observation.label)).peekable();
+    if given.peek().is_none() {
+        let why = trial.gaps.first().map_or("it was not asked", String::as_str);
+        return Says::Cannot(format!("'{}': {why}", name_of(plan, trial)));
+    }
+    for observation in given {
+        match asked.of(&observation.answer) {
+            Some(is) if is == asked.is => {}
+            Some(other) => return Says::Missed(format!("it is {other}")),
+            None => return Says::Cannot(format!("'{}': the answer has no such part", name_of(plan, trial))),
+        }
+    }
+    Says::Held
+}
+
 fn reason(expectation: &Expectation, trials: &[TrialEvidence]) -> String {
     let count = trials.len();
     match expectation {
@@ -134,5 +166,6 @@ fn reason(expectation: &Expectation, trials: &[TrialEvidence]) -> String {
             format!("the slowest of {count} trials reached {}/s", thousands(least as u64))
         }
         Expectation::BoundBy(limit) => format!("{limit} bound in {count} of {count} trials"),
+        Expectation::Answer(_) => "so answered each time".into(),
     }
 }

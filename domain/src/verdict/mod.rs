@@ -2,11 +2,13 @@
 //! be computed again; nothing in it is a constant.
 
 mod bound;
-mod claim;
+mod claims;
 mod expectation;
+mod point;
 
 pub use bound::bound_by;
-pub use claim::ClaimId;
+pub use claims::{ClaimId, Explanation};
+pub use point::{Bearing, Point};
 
 use crate::evidence::TrialEvidence;
 use crate::plan::Plan;
@@ -15,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which rules made a verdict; stored beside it, raised whenever a rule changes.
-pub const JUDGE_VERSION: u32 = 1;
+pub const JUDGE_VERSION: u32 = 2;
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +66,9 @@ pub struct Verdict {
     pub verdict: Finding,
     /// One sentence with this run's numbers; what is missing where it is inconclusive.
     pub because: String,
+    /// What each line of a claim's experiment showed; an expectation has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub points: Vec<Point>,
 }
 
 /// Judges every expectation and claim of a plan on the evidence of all its trials.
@@ -83,12 +88,12 @@ pub fn judge(plan: &Plan, trials: &[TrialEvidence], complete: bool) -> Vec<Verdi
         subject: expectation.to_string(),
         ..expectation::judge(expectation, plan, trials, missing.as_deref())
     });
-    let claims = plan.claims.iter().map(|claim| claim::judge(*claim, plan, trials, missing.as_deref()));
+    let claims = plan.claims.iter().map(|claim| claims::judge(*claim, plan, trials, missing.as_deref()));
     expectations.chain(claims).collect()
 }
 
 fn verdict(finding: Finding, because: impl Into<String>) -> Verdict {
-    Verdict { subject: String::new(), verdict: finding, because: because.into() }
+    Verdict { subject: String::new(), verdict: finding, because: because.into(), points: Vec::new() }
 }
 
 /// How a trial is named in a reason.

@@ -59,13 +59,17 @@ impl From<&CensusFilter> for v1::CensusFilter {
 impl TryFrom<v1::CensusFilter> for CensusFilter {
     type Error = WireError;
     fn try_from(message: v1::CensusFilter) -> Result<Self, WireError> {
-        let role = [Role::Server, Role::Client].into_iter().find(|role| role.name() == message.role);
         Ok(Self {
-            role: role.ok_or_else(|| WireError::wrong("role", message.role, "neither server nor client"))?,
+            role: role_named(&message.role)?,
             servers: read_each("servers", &message.servers, NO_ENDPOINT)?,
             clients: read_each("clients", &message.clients, NO_ADDRESS)?,
         })
     }
+}
+
+fn role_named(name: &str) -> Result<Role, WireError> {
+    let role = [Role::Server, Role::Client].into_iter().find(|role| role.name() == name);
+    role.ok_or_else(|| WireError::wrong("role", name, "neither server nor client"))
 }
 
 impl From<&Work> for v1::assignment::Work {
@@ -73,6 +77,7 @@ impl From<&Work> for v1::assignment::Work {
         match work {
             Work::Serve(serve) => Self::Serve(serve.into()),
             Work::Connect(connect) => Self::Connect(connect.into()),
+            Work::Script(role) => Self::Script(role.name().into()),
         }
     }
 }
@@ -88,6 +93,7 @@ impl TryFrom<v1::assignment::Work> for Work {
             Message::Connect(connect) => {
                 connect.try_into().map(Self::Connect).map_err(|e: WireError| e.within("connect"))
             }
+            Message::Script(role) => role_named(&role).map(Self::Script),
         }
     }
 }

@@ -12,6 +12,7 @@ mod assignment;
 mod error;
 mod facts;
 mod sample;
+mod script;
 
 pub use assignment::MAX_FLOW_BLOCKS;
 pub use error::{WireError, required};

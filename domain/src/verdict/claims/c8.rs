@@ -1,0 +1,11 @@
+//! C8: one passive socket a port, many active ones.
+
+use super::Explanation;
+use crate::verdict::point::Points;
+
+pub(super) const EXPLANATION: Explanation =
+    Explanation { mechanism: "", experiment: "", changes: "", reading: &[] };
+
+pub(super) fn judge(_points: &mut Points<'_>) -> String {
+    String::new()
+}

@@ -1,0 +1,117 @@
+//! Every claim on golden evidence: what a real run of its plan gave (`tuplelab show RUN --evidence`),
+//! and the same with every observation changed or taken away. A verdict that no number can change is none.
+
+use super::*;
+use crate::evidence::TrialEvidence;
+use crate::plan::{PlanFile, check};
+use crate::verdict::{Bearing, judge};
+
+/// A claim's plan, the evidence that Linux 6.18 gave, and what follows from it.
+struct Golden {
+    claim: ClaimId,
+    plan: &'static str,
+    evidence: &'static str,
+    finding: Finding,
+}
+
+/// One entry a claim, in order.
+const GOLDEN: &[Golden] = &[];
+
+fn given(golden: &Golden) -> (Plan, Vec<TrialEvidence>) {
+    let plan = PlanFile::parse(golden.plan).and_then(check).expect("a plan");
+    (plan, serde_json::from_str(golden.evidence).expect("evidence"))
+}
+
+fn found(golden: &Golden, plan: &Plan, trials: &[TrialEvidence]) -> Verdict {
+    let verdicts = judge(plan, trials, true);
+    verdicts.into_iter().find(|verdict| verdict.subject == golden.claim.to_string()).expect("a verdict")
+}
+
+#[test]
+fn what_linux_showed_gives_the_verdict_and_nothing_is_missing() {
+    for golden in GOLDEN {
+        let (plan, trials) = given(golden);
+        let verdict = found(golden, &plan, &trials);
+        assert_eq!(verdict.verdict, golden.finding, "{}: {}", verdict.subject, verdict.because);
+        assert!(verdict.points.iter().all(|point| point.bearing != Bearing::Missing));
+        assert!(!verdict.because.is_empty());
+    }
+}
+
+/// The labels that points of the verdict rest on.
+fn used(verdict: &Verdict) -> Vec<String> {
+    verdict.points.iter().map(|point| point.evidence.clone()).collect()
+}
+
+#[test]
+fn a_change_of_any_answer_that_a_point_rests_on_changes_the_point() {
+    for golden in GOLDEN {
+        let (plan, trials) = given(golden);
+        let before = found(golden, &plan, &trials);
+        let labels = used(&before);
+        for (trial, observation) in positions(&trials, &labels) {
+            let mut changed = trials.clone();
+            let answer = &mut changed[trial].observations[observation].answer;
+            // Every part of it: what a point looks at is among them.
+            answer.outcome = if answer.is_ok() { "ECHANGED".into() } else { "ok".into() };
+            answer.value = answer.value.map(|value| value * 3 + 7);
+            let text = |value: &String| match value.parse::<u64>() {
+                Ok(number) => (number * 3 + 7).to_string(),
+                Err(_) => format!("{value},1"),
+            };
+            answer.details = answer.details.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+            let label = trials[trial].observations[observation].label.clone().expect("it has one");
+            let after = found(golden, &plan, &changed);
+            assert_ne!(after.points, before.points, "{}: {label} bears on nothing", golden.claim);
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_missing_makes_the_claim_inconclusive_and_is_named() {
+    for golden in GOLDEN {
+        let (plan, trials) = given(golden);
+        let labels = used(&found(golden, &plan, &trials));
+        for (trial, observation) in positions(&trials, &labels) {
+            let mut changed = trials.clone();
+            let label = changed[trial].observations.remove(observation).label.expect("it has one");
+            let after = found(golden, &plan, &changed);
+            assert_eq!(after.verdict, Finding::Inconclusive, "{}: without {label}", golden.claim);
+            let missing = after.points.iter().filter(|point| point.bearing == Bearing::Missing);
+            assert!(missing.clone().any(|point| point.evidence == label), "{}: {label}", golden.claim);
+        }
+    }
+}
+
+/// Where the answers are that points rest on: trial and position.
+fn positions(trials: &[TrialEvidence], labels: &[String]) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    for (trial, evidence) in trials.iter().enumerate() {
+        for (position, observation) in evidence.observations.iter().enumerate() {
+            if observation.label.as_ref().is_some_and(|label| labels.contains(label)) {
+                found.push((trial, position));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_claim_tells_how_it_works_and_where_to_read_on() {
+    for claim in GOLDEN.iter().map(|golden| golden.claim) {
+        let Explanation { mechanism, experiment, changes, reading } = claim.explanation();
+        assert!(mechanism.len() > 80 && experiment.len() > 80 && changes.len() > 40, "{claim}");
+        assert!(reading.iter().any(|place| place.starts_with("RFC")), "{claim}");
+        assert!(reading.iter().any(|place| place.contains(".c")), "{claim}: no kernel file");
+    }
+}
+
+#[test]
+fn a_plan_that_tries_nothing_of_a_claim_leaves_it_open() {
+    for claim in ClaimId::ALL {
+        let text = format!("claims = [\"{claim}\"]\nsteps = \"client wait 1ms\"");
+        let plan = PlanFile::parse(&text).and_then(check).expect("a plan");
+        let verdicts = judge(&plan, &[], true);
+        assert_eq!(verdicts[0].verdict, Finding::Inconclusive, "{claim}: {}", verdicts[0].because);
+    }
+}
