@@ -60,8 +60,8 @@ impl Capture {
         if let Some(errno) = *self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) {
             return refused(errno);
         }
-        let tally = *self.shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = tally.describe(Answer::of("ok"));
+        let answer =
+            self.shared.tally.lock().unwrap_or_else(PoisonError::into_inner).describe(Answer::of("ok"));
         let answer = answer.detail("dropped", self.shared.dropped.load(Ordering::Acquire));
         if behind { answer.detail("behind", "yes") } else { answer }
     }
@@ -77,8 +77,9 @@ impl Drop for Capture {
 }
 
 fn read(tap: &Tap, port: u16, shared: &Shared) {
+    let begun = Instant::now();
     while !shared.stop.load(Ordering::Acquire) {
-        match drain(tap, port, shared) {
+        match drain(tap, port, shared, begun) {
             Ok(true) => {
                 shared.drained.fetch_add(1, Ordering::Release);
                 tap.wait(PULSE);
@@ -95,14 +96,14 @@ fn read(tap: &Tap, port: u16, shared: &Shared) {
 
 /// Counts what is there, at most so many that the reader still hears that it should end; says whether
 /// that was all.
-fn drain(tap: &Tap, port: u16, shared: &Shared) -> Result<bool, Errno> {
+fn drain(tap: &Tap, port: u16, shared: &Shared, begun: Instant) -> Result<bool, Errno> {
     let mut tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..4096 {
         let Some((sight, segment)) = tap.next()? else {
             shared.dropped.fetch_add(tap.dropped()?.into(), Ordering::Release);
             return Ok(true);
         };
-        tally.add(port, sight, &segment);
+        tally.add(port, sight, &segment, begun.elapsed());
     }
     Ok(false)
 }

@@ -1,11 +1,12 @@
 //! The agent's steps of a script: questions to the kernel, and a peer that is no kernel.
 //!
-//! What lives here: what the kernel says of its sockets (`sockets`) and counters; what its interfaces
-//! see (`capture`, counted by `tally`); a raw peer (`peer`). Below them `packet` (the two kinds of
+//! What lives here: what the kernel says of its sockets (`sockets`), counters and `limits`; what its
+//! interfaces see (`capture`, counted by `tally`); a raw peer (`peer`). Below them `packet` (the two kinds of
 //! sockets) and `segment` (bytes). What does not: the steps that are a worker's, and the signals to it.
 //! Where to start: [`Observers::perform`].
 
 mod capture;
+mod limits;
 mod packet;
 mod peer;
 mod segment;
@@ -59,6 +60,7 @@ impl Observers {
                 let moved = readings().since(before);
                 moved.iter().fold(Answer::of("ok"), |answer, (name, by)| answer.detail(name, by))
             }
+            Action::Limits => limits::limits(),
             Action::Syn { count, to, from, handshake } => match (from.address(), to.address()) {
                 (Some(from), Some(to)) => {
                     let (answer, kept) = peer::syn(*count, from, to, *handshake);

@@ -161,6 +161,31 @@ fn a_raw_peer_fills_the_syn_queue_and_late_acks_the_accept_queue() {
 }
 
 #[test]
+fn a_clients_retries_can_be_read_off() {
+    if !in_own_namespace("observe::tests::a_clients_retries_can_be_read_off", "true") {
+        return;
+    }
+    let listener = listen("127.66.74.1:7000");
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).expect("small")).expect("shorter");
+    let _queued = connect("127.66.74.2:0", listener.local_addr().expect("bound"));
+    let mut observers = Observers::default();
+    assert_eq!(perform(&mut observers, "capture 7000").outcome, "ok");
+    let waiting = std::thread::spawn(|| {
+        std::net::TcpStream::connect_timeout(
+            &crate::testing::address("127.66.74.1:7000"),
+            Duration::from_secs(4),
+        )
+    });
+    waiting.join().expect("ends").expect_err("nobody accepts");
+    let answer = perform(&mut observers, "packets");
+    let times: Vec<u64> = answer.details["syn_times"].split(',').map(|ms| ms.parse().expect("ms")).collect();
+    // After 1 s; then each second (tcp_syn_linear_timeouts, since Linux 6.5), or after 2 s more.
+    assert!(times.len() >= 3 && times[0] == 0 && (950..1_300).contains(&times[1]), "{times:?}");
+    assert_eq!(answer.number("syn_in"), Some(times.len() as u64));
+    assert!(answer.details["syn_from"].starts_with("127."), "{answer:?}");
+}
+
+#[test]
 fn a_raw_peer_on_loopback_is_refused_in_words() {
     let answer = perform(&mut Observers::default(), "syn 5 127.66.71.1:7000 from 10.66.2.251:1 never");
     assert_eq!(answer.outcome, "EUNSUPPORTED");

@@ -1,6 +1,8 @@
 //! What a step does: one socket call, or one question to the kernel.
 
 use super::endpoint::{Endpoint, Unresolved};
+use super::groups;
+use super::options::{self, Options};
 use crate::ports::PortSet;
 use crate::units::Span;
 use std::fmt;
@@ -14,23 +16,6 @@ pub enum Protocol {
     Tcp,
     /// UDP
     Udp,
-}
-
-/// What is set on a socket before it is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct Options {
-    /// SO_REUSEADDR
-    pub reuseaddr: bool,
-    /// SO_REUSEPORT
-    pub reuseport: bool,
-    /// IP_BIND_ADDRESS_NO_PORT (Linux 4.2)
-    pub no_port: bool,
-    /// IPV6_V6ONLY on (`v6only`) or off (`dual`); both make the socket an IPv6 one.
-    pub v6only: Option<bool>,
-    /// SO_LINGER with a time of 0: close sends RST.
-    pub linger0: bool,
-    /// IP_LOCAL_PORT_RANGE (Linux 6.3): low and high.
-    pub port_range: Option<(u16, u16)>,
 }
 
 /// How the source ports of many connects are chosen.
@@ -96,11 +81,39 @@ pub enum Action {
         /// How long to wait for those that are under way.
         within: Duration,
     },
-    /// `take NAME LISTENER [within TIME]`: accepts all that there is into a group; the value is how many.
-    Take(String, String, Duration),
-    /// `fill NAME`: opens sockets until the kernel refuses; the value is how many.
+    /// `ring NAME COUNT connect ENDPOINT [rings N] [within TIME]`: up to COUNT connected TCP sockets that
+    /// are no descriptors: io_uring's direct ones. The value is how many were connected.
+    Ring {
+        /// The group; it can only be closed.
+        name: String,
+        /// How many at the most.
+        count: u32,
+        /// Where to.
+        to: Endpoint,
+        /// How many rings, each with a table of its own; `None`: as many as are needed.
+        rings: Option<u32>,
+        /// How long to wait for those that are under way.
+        within: Duration,
+    },
+    /// `take NAME LISTENER [count N] [every TIME] [within TIME]`: accepts into a group all that there is; or
+    /// at most N, or one every TIME, and then until N are there or the time is up. The value is how many.
+    Take {
+        /// The group.
+        name: String,
+        /// Whose connections.
+        listener: String,
+        /// How many at the most; `None`: all.
+        count: Option<u32>,
+        /// How long after one the next is taken; `None`: at once.
+        every: Option<Duration>,
+        /// How long to wait.
+        within: Duration,
+    },
+    /// `fill NAME`: opens sockets until the kernel refuses; the value is how many. Details `files` (the soft
+    /// RLIMIT_NOFILE) and `open` (descriptors below it that were open before).
     Fill(String),
-    /// `files COUNT`: lowers or raises the soft RLIMIT_NOFILE of the host's worker.
+    /// `files COUNT`: lowers or raises the soft RLIMIT_NOFILE of the host's worker; beyond the hard one that
+    /// one too, which needs CAP_SYS_RESOURCE.
     Files(u64),
     /// `end`: the host's worker process ends, with all its sockets open.
     End,
@@ -115,8 +128,11 @@ pub enum Action {
     Sockets(u16),
     /// `capture PORT`: begins to count the segments to and from this port on the host's interfaces.
     Capture(u16),
-    /// `packets`: what was captured since; details are `syn_in`, `rst_out`, ...
+    /// `packets`: what was captured since; details are `syn_in`, `rst_out`, ... and `syn_times`: when the
+    /// first 64 SYNs of one connection came, in milliseconds since the first.
     Packets,
+    /// `limits`: the limits of the host and of its agent, as details.
+    Limits,
     /// `counters`: by how much the kernel's counters moved since the trial began.
     Counters,
     /// `syn COUNT ENDPOINT from ADDRESS:PORT never|full|late`: a raw peer at an address that no kernel
@@ -137,12 +153,12 @@ pub enum Action {
 
 const SHORT: Duration = Duration::from_secs(1);
 
-fn number<T: FromStr>(word: Option<&str>, what: &str) -> Result<T, String> {
+pub(super) fn number<T: FromStr>(word: Option<&str>, what: &str) -> Result<T, String> {
     let word = word.ok_or_else(|| format!("{what} is missing"))?;
     word.parse().map_err(|_| format!("'{word}' is no {what}"))
 }
 
-fn socket_name(word: Option<&str>) -> Result<String, String> {
+pub(super) fn socket_name(word: Option<&str>) -> Result<String, String> {
     let name = word.ok_or("the name of a socket is missing")?;
     let good = name.len() <= 32 && name.starts_with(|c: char| c.is_ascii_lowercase());
     if good && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
@@ -151,52 +167,13 @@ fn socket_name(word: Option<&str>) -> Result<String, String> {
     Err(format!("'{name}' is no name of a socket: write up to 32 small letters, digits and '_'"))
 }
 
-fn endpoint(word: Option<&str>) -> Result<Endpoint, String> {
+/// A time that one step may take.
+pub(super) fn span(word: Option<&str>) -> Result<Duration, String> {
+    Ok(word.ok_or("a time is missing")?.parse::<Span>()?.0.min(Duration::from_secs(60)))
+}
+
+pub(super) fn endpoint(word: Option<&str>) -> Result<Endpoint, String> {
     word.ok_or("an endpoint is missing, as in server:7000")?.parse()
-}
-
-impl Options {
-    /// Takes one word; `false` if it is no option.
-    fn take(&mut self, word: &str) -> Result<bool, String> {
-        match word {
-            "reuseaddr" => self.reuseaddr = true,
-            "reuseport" => self.reuseport = true,
-            "no_port" => self.no_port = true,
-            "v6only" => self.v6only = Some(true),
-            "dual" => self.v6only = Some(false),
-            "linger0" => self.linger0 = true,
-            word => match word.strip_prefix("port_range=") {
-                Some(range) => {
-                    let bounds = range
-                        .split_once('-')
-                        .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
-                    self.port_range = Some(
-                        bounds.ok_or_else(|| format!("'{range}' is no range of ports: write low-high"))?,
-                    );
-                }
-                None => return Ok(false),
-            },
-        }
-        Ok(true)
-    }
-}
-
-impl fmt::Display for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = [
-            (self.reuseaddr, "reuseaddr"),
-            (self.reuseport, "reuseport"),
-            (self.no_port, "no_port"),
-            (self.v6only == Some(true), "v6only"),
-            (self.v6only == Some(false), "dual"),
-            (self.linger0, "linger0"),
-        ];
-        words.iter().filter(|(set, _)| *set).try_for_each(|(_, word)| write!(f, " {word}"))?;
-        match self.port_range {
-            Some((low, high)) => write!(f, " port_range={low}-{high}"),
-            None => Ok(()),
-        }
-    }
 }
 
 impl FromStr for Action {
@@ -207,11 +184,13 @@ impl FromStr for Action {
         // The time may stand at the end of whatever waits.
         let mut within = None;
         if let [.., "within", time] = words.as_slice() {
-            within = Some(time.parse::<Span>()?.0.min(Duration::from_secs(60)));
+            within = Some(span(Some(time))?);
             words.truncate(words.len() - 2);
         }
-        let waits =
-            matches!(words.first(), Some(&("connect" | "finish" | "accept" | "receive" | "many" | "take")));
+        let waits = matches!(
+            words.first(),
+            Some(&("connect" | "finish" | "accept" | "receive" | "many" | "ring" | "take"))
+        );
         if within.is_some() && !waits {
             return Err(format!("'{}' does not wait: leave 'within' out", words.first().unwrap_or(&"")));
         }
@@ -231,9 +210,7 @@ impl FromStr for Action {
                 let mut options = Options::default();
                 for word in rest.by_ref() {
                     if !options.take(word)? {
-                        return Err(format!(
-                            "'{word}' is no option of a socket: write reuseaddr, reuseport, no_port, v6only, dual, linger0 or port_range=low-high"
-                        ));
+                        return Err(format!("'{word}' is no option of a socket: write {}", options::ALL));
                     }
                 }
                 Self::Socket(name, protocol, options)
@@ -248,26 +225,26 @@ impl FromStr for Action {
             "name" => Self::Name(socket_name(rest.next())?),
             "close" => Self::Close(socket_name(rest.next())?),
             "reset" => Self::Reset(socket_name(rest.next())?),
-            "many" => many(&mut rest, within)?,
-            "take" => Self::Take(socket_name(rest.next())?, socket_name(rest.next())?, within),
+            "many" => groups::many(&mut rest, within)?,
+            "ring" => groups::ring(&mut rest, within)?,
+            "take" => groups::take(&mut rest, within)?,
             "fill" => Self::Fill(socket_name(rest.next())?),
             "files" => Self::Files(number(rest.next(), "number of files")?),
             "end" => Self::End,
             "stop" => Self::Stop,
             "continue" => Self::Continue,
-            "wait" => Self::Wait(
-                rest.next().ok_or("a time is missing")?.parse::<Span>()?.0.min(Duration::from_secs(60)),
-            ),
+            "wait" => Self::Wait(span(rest.next())?),
             "sockets" => Self::Sockets(number(rest.next(), "port")?),
             "capture" => Self::Capture(number(rest.next(), "port")?),
             "packets" => Self::Packets,
             "counters" => Self::Counters,
+            "limits" => Self::Limits,
             "syn" => syn(&mut rest)?,
             "ack" => Self::Ack,
             verb => {
                 return Err(format!(
                     "'{verb}' is nothing that a step does: socket, bind, listen, connect, finish, accept, send, receive, name, close, \
-                     reset, many, take, fill, files, end, stop, continue, wait, sockets, capture, packets, counters, syn, ack"
+                     reset, many, ring, take, fill, files, end, stop, continue, wait, sockets, capture, packets, counters, limits, syn, ack"
                 ));
             }
         };
@@ -276,39 +253,6 @@ impl FromStr for Action {
             Some(word) => Err(format!("'{word}' is too much for '{verb}'")),
         }
     }
-}
-
-fn many<'a>(rest: &mut impl Iterator<Item = &'a str>, within: Duration) -> Result<Action, String> {
-    let name = socket_name(rest.next())?;
-    let count = number::<u32>(rest.next(), "count")?;
-    // One descriptor table: what needs more is a load.
-    if !(1..=19_000).contains(&count) {
-        return Err(format!(
-            "{count} sockets are too many (or too few) for one step: write 1 to 19000; more are a load"
-        ));
-    }
-    if rest.next() != Some("connect") {
-        return Err("'many' does one thing: many NAME COUNT connect ENDPOINT".into());
-    }
-    let to = endpoint(rest.next())?;
-    let (mut choice, mut options) = (Choice::Connect, Options::default());
-    while let Some(word) = rest.next() {
-        if word == "bind" {
-            let from = rest.next().ok_or("where to bind is missing, as in self:0 or self:2000-2999")?;
-            let (address, ports) = from.rsplit_once(':').ok_or_else(|| format!("'{from}' has no port"))?;
-            let address: Endpoint = format!("{address}:0").parse()?;
-            choice = match ports {
-                "0" => Choice::BindZero(address),
-                ports => Choice::Explicit(
-                    address,
-                    ports.parse().map_err(|e: crate::ports::BadPorts| e.to_string())?,
-                ),
-            };
-        } else if !options.take(word)? {
-            return Err(format!("'{word}' is no option of a socket"));
-        }
-    }
-    Ok(Action::Many { name, count, to, choice, options, within })
 }
 
 fn syn<'a>(rest: &mut impl Iterator<Item = &'a str>) -> Result<Action, String> {
@@ -341,7 +285,10 @@ fn syn<'a>(rest: &mut impl Iterator<Item = &'a str>) -> Result<Action, String> {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // One word for a time, so that it reads back as one word.
-        let time = |time: &Duration| format!("{}ms", time.as_millis());
+        let time = |time: &Duration| match time.as_micros() {
+            micros if micros.is_multiple_of(1_000) => format!("{}ms", micros / 1_000),
+            micros => format!("{micros}us"),
+        };
         match self {
             Self::Socket(name, protocol, options) => {
                 let protocol = if *protocol == Protocol::Tcp { "tcp" } else { "udp" };
@@ -375,7 +322,17 @@ impl fmt::Display for Action {
                 }
                 write!(f, "{options} within {}", time(within))
             }
-            Self::Take(name, listener, within) => write!(f, "take {name} {listener} within {}", time(within)),
+            Self::Ring { name, count, to, rings, within } => {
+                write!(f, "ring {name} {count} connect {to}")?;
+                rings.iter().try_for_each(|rings| write!(f, " rings {rings}"))?;
+                write!(f, " within {}", time(within))
+            }
+            Self::Take { name, listener, count, every, within } => {
+                write!(f, "take {name} {listener}")?;
+                count.iter().try_for_each(|count| write!(f, " count {count}"))?;
+                every.iter().try_for_each(|every| write!(f, " every {}", time(every)))?;
+                write!(f, " within {}", time(within))
+            }
             Self::Fill(name) => write!(f, "fill {name}"),
             Self::Files(count) => write!(f, "files {count}"),
             Self::End => f.write_str("end"),
@@ -386,6 +343,7 @@ impl fmt::Display for Action {
             Self::Capture(port) => write!(f, "capture {port}"),
             Self::Packets => f.write_str("packets"),
             Self::Counters => f.write_str("counters"),
+            Self::Limits => f.write_str("limits"),
             Self::Syn { count, to, from, handshake } => {
                 let handshake = match handshake {
                     Handshake::Never => "never",
@@ -423,6 +381,9 @@ impl Action {
                 options,
                 within,
             },
+            Self::Ring { name, count, to, rings, within } => {
+                Self::Ring { name, count, to: resolve(to)?, rings, within }
+            }
             Self::Syn { count, to, from, handshake } => {
                 Self::Syn { count, to: resolve(to)?, from: resolve(from)?, handshake }
             }
@@ -441,6 +402,7 @@ impl Action {
                 | Self::Capture(_)
                 | Self::Packets
                 | Self::Counters
+                | Self::Limits
                 | Self::Syn { .. }
                 | Self::Ack
         )
@@ -453,8 +415,9 @@ impl Action {
             | Self::Finish(_, time)
             | Self::Accept(_, _, time)
             | Self::Receive(_, time)
-            | Self::Take(_, _, time)
             | Self::Wait(time)
+            | Self::Take { within: time, .. }
+            | Self::Ring { within: time, .. }
             | Self::Many { within: time, .. } => *time,
             _ => Duration::ZERO,
         };

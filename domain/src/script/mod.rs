@@ -14,10 +14,13 @@
 
 mod action;
 mod endpoint;
+mod groups;
 mod observation;
+mod options;
 mod step;
 
-pub use action::{Action, Choice, Handshake, Options, Protocol};
+pub use action::{Action, Choice, Handshake, Protocol};
 pub use endpoint::{Endpoint, HostRef, Place, Unresolved};
 pub use observation::{Answer, Observation};
+pub use options::Options;
 pub use step::{BadStep, Step};

@@ -93,6 +93,7 @@ server bind l self:7000
 server listen l 5
 client.2 socket u udp no_port v6only port_range=4000-4999
 client.2 bind u [::]:53
+client socket s tcp reuseaddr linger=5 syncnt=127
 client connect a server@2:7000 within 250ms
 client finish a within 3000ms
 server accept b l within 1000ms
@@ -104,7 +105,12 @@ client reset a
 client many c 2000 connect server:7000 within 1000ms
 client many d 3000 connect server:7000 bind self:0 no_port within 1000ms
 client many e 500 connect server:7000 bind self@2:2000-2999,4000 reuseaddr within 5000ms -> held
+client many g 5 connect server:7000 linger=0 syncnt=2 within 100ms
+client ring r 3000 connect server:7000 rings 10 within 1000ms
+client ring s 5 connect server:7000 within 1000ms
 server take t l within 1000ms
+server take t l count 5 within 1000ms
+server take t l count 5 every 1500us within 1000ms
 server fill f
 server files 100
 server end
@@ -115,6 +121,7 @@ server sockets 7000 -> queue
 server capture 7000
 server packets -> wire
 server counters -> c6.moved
+server limits -> host
 client syn 50 server:7000 from 10.66.99.1:1024 never
 client ack";
 
@@ -126,11 +133,17 @@ client ack";
     }
 
     #[test]
+    fn linger0_is_another_word_for_a_linger_of_0() {
+        let steps = Step::parse_all("client socket a tcp linger0").expect("is a step");
+        assert_eq!(steps[0].to_string(), "client socket a tcp linger=0");
+    }
+
+    #[test]
     fn a_line_that_is_no_step_says_which_and_why() {
         let why = |script: &str| Step::parse_all(script).expect_err("is refused").to_string();
         assert_eq!(
             why("\nclient dance a"),
-            "step 2: 'dance' is nothing that a step does: socket, bind, listen, connect, finish, accept, send, receive, name, close, reset, many, take, fill, files, end, stop, continue, wait, sockets, capture, packets, counters, syn, ack"
+            "step 2: 'dance' is nothing that a step does: socket, bind, listen, connect, finish, accept, send, receive, name, close, reset, many, ring, take, fill, files, end, stop, continue, wait, sockets, capture, packets, counters, limits, syn, ack"
         );
         assert_eq!(
             why("client"),
@@ -154,11 +167,33 @@ client ack";
             why("client many a 20000 connect server:1"),
             "step 1: 20000 sockets are too many (or too few) for one step: write 1 to 19000; more are a load"
         );
+        assert_eq!(
+            why("client socket a tcp syncnt=128"),
+            "step 1: '128' is no number of SYNs: write 1 to 127"
+        );
+        assert_eq!(
+            why("client many a 2 connect server:1 linger=-1"),
+            "step 1: '-1' is no time to linger: write seconds, 0 to 10"
+        );
+        assert_eq!(
+            why("client socket a tcp reuseaddr=1"),
+            "step 1: 'reuseaddr=1' is no option of a socket: write reuseaddr, reuseport, no_port, v6only, dual, linger=SECONDS, syncnt=N or port_range=low-high"
+        );
+        assert_eq!(why("server take a l count 0"), "step 1: 0 connections are too few to take");
+        assert_eq!(why("server take a l slowly"), "step 1: 'slowly' is too much for 'take'");
+        assert_eq!(
+            why("client ring a 5 connect server:1 rings 0"),
+            "step 1: 0 rings are too many (or too few): write 1 to 1000"
+        );
+        assert_eq!(
+            why("client ring a 5 listen server:1"),
+            "step 1: 'ring' does one thing: ring NAME COUNT connect ENDPOINT"
+        );
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "\\PC{0,60}", verb in "(many|syn|socket|bind|connect)", host in "(client|server)") {
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,60}", verb in "(many|ring|take|syn|socket|bind|connect)", host in "(client|server)") {
             let _ = Step::parse_all(&text);
             let _ = Step::parse_all(&format!("{host} {verb} {text}"));
         }

@@ -40,7 +40,8 @@ impl From<'_> {
 }
 
 /// Begins all, then waits until all are decided or the time is up. What is connected or under way
-/// joins the group; what was refused is closed.
+/// joins the group; what was refused is closed. Detail `begin_micros` is the time without the wait: it
+/// shows how much longer `bind` or `connect` looks for a port as ports become scarce.
 pub(super) fn open(
     group: &mut Vec<Held>,
     count: u32,
@@ -52,6 +53,7 @@ pub(super) fn open(
     let mut begun = Vec::new();
     let mut tally = Tally::default();
     let (mut last, mut alike, mut full) = (None, 0, false);
+    let beginning = Instant::now();
     for from in from.each(usize::try_from(count).unwrap_or(MOST)) {
         if group.len() + begun.len() >= MOST {
             full = true;
@@ -72,10 +74,11 @@ pub(super) fn open(
             }
         }
     }
-    let count = begun.len();
+    let (count, took) = (begun.len(), beginning.elapsed());
     // The time begins now: to begin may have taken longer than that, where ports are scarce.
     settle(&mut begun, super::until(within), &mut tally);
     let answer = answer(&begun, &tally, full).detail("begun", count);
+    let answer = answer.detail("begin_micros", took.as_micros());
     group.append(&mut begun);
     answer
 }
@@ -127,7 +130,8 @@ pub(super) fn answer(sockets: &[Held], tally: &Tally, full: bool) -> Answer {
     answer.value(established)
 }
 
-/// Adds which local ports a group has; the value is how many of them were found.
+/// Adds which local ports a group has, in the order in which they were drawn; the value is how many of
+/// them were found.
 pub(super) fn ports(sockets: &[Held], answer: Answer) -> Answer {
     let ports: Vec<u16> = sockets.iter().filter_map(|held| Some(held.local().ok()?.port())).collect();
     let even = ports.iter().filter(|port| *port % 2 == 0).count();

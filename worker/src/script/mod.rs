@@ -2,13 +2,15 @@
 //!
 //! What lives here: one call after another, each answered with what the kernel said. What does not:
 //! rates and lanes (a load's), questions about the kernel's state (the agent's). Where to start:
-//! [`Script::perform`]; then `sockets.rs` (one socket), `many.rs` and `take.rs` (a group of them).
+//! [`Script::perform`]; then `sockets.rs` (one socket), `many.rs` and `take.rs` (a group of them),
+//! `files.rs` (descriptors).
 //!
 //! An answer that is no errno, `ok`, `eof` or `pending` is a fault of the script, and no evidence:
 //! `UNKNOWN` (no such name), `TAKEN` (the name is in use), `GROUP` (the call is for one socket and the
 //! name means another number of them), `FULL` (a group has [`MOST`] sockets), `UNRESOLVED` (an
 //! endpoint without an address), `AGENT` (the step is the agent's).
 
+mod files;
 mod many;
 mod options;
 mod raw;
@@ -18,8 +20,6 @@ mod take;
 #[cfg(test)]
 mod tests;
 
-use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use refusal::{Refusal, Tally};
 use sockets::Held;
 use std::collections::BTreeMap;
@@ -46,9 +46,12 @@ struct Group {
 }
 
 impl Script {
-    /// Makes the action's call and says what the kernel answered.
+    /// Makes the action's call and says what the kernel answered; detail `micros` is how long that took,
+    /// waiting included.
     pub fn perform(&mut self, action: &Action) -> Answer {
-        self.attempt(action).unwrap_or_else(|answer| answer)
+        let begun = Instant::now();
+        let answer = self.attempt(action).unwrap_or_else(|answer| answer);
+        answer.detail("micros", begun.elapsed().as_micros())
     }
 
     fn attempt(&mut self, action: &Action) -> Result<Answer, Answer> {
@@ -116,20 +119,22 @@ impl Script {
                 };
                 many::open(self.more(name)?, *count, to, &from, options, *within)
             }
-            Action::Take(name, listener, within) => {
+            Action::Ring { .. } => Answer::of("ENOSYS").detail("call", "io_uring_setup"),
+            Action::Take { name, listener, count, every, within } => {
+                let pace = take::Pace { count: *count, every: *every, until: until(*within) };
                 self.one(listener, None)?;
                 // The listener and the group are two entries of the same map: this one is taken out.
                 let mut taken = std::mem::take(self.more(name)?);
                 let answer = match self.one(listener, None) {
-                    Ok(listener) => take::all(&mut taken, listener, until(*within)),
+                    Ok(listener) => take::all(&mut taken, listener, pace),
                     // The name is the listener's own.
                     Err(_) => Answer::of("TAKEN"),
                 };
                 *self.more(name)? = taken;
                 answer
             }
-            Action::Fill(name) => take::fill(self.more(name)?),
-            Action::Files(count) => files(*count)?,
+            Action::Fill(name) => files::fill(self.more(name)?)?,
+            Action::Files(count) => files::limit(*count)?,
             // The caller ends the process, once this answer is on its way.
             Action::End => Answer::of("ok"),
             Action::Stop
@@ -139,6 +144,7 @@ impl Script {
             | Action::Capture(_)
             | Action::Packets
             | Action::Counters
+            | Action::Limits
             | Action::Syn { .. }
             | Action::Ack => Answer::of("AGENT"),
         })
@@ -206,15 +212,6 @@ fn over(sockets: &mut [Held], mut call: impl FnMut(&mut Held) -> Answer) -> Answ
         *outcomes.entry(answer.outcome).or_default() += 1;
     }
     outcomes.iter().fold(whole.value(sum), |whole, (outcome, count)| whole.detail(outcome, count))
-}
-
-/// The soft limit on descriptors; the hard one stays.
-fn files(count: u64) -> Result<Answer, Answer> {
-    let refused = |call| move |errno: Errno| Refusal { call, errno };
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused("getrlimit"))?;
-    setrlimit(Resource::RLIMIT_NOFILE, count, hard)
-        .map_err(|errno| Answer::from(refused("setrlimit")(errno)).detail("hard", hard))?;
-    Ok(Answer::of("ok").value(count).detail("hard", hard))
 }
 
 fn address(endpoint: Endpoint) -> Result<SocketAddr, Answer> {

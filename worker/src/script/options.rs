@@ -29,12 +29,15 @@ pub(super) fn socket(protocol: Protocol, options: &Options, at: Option<SocketAdd
     if options.reuseport {
         socket.set_reuse_port(true).map_err(&refused)?;
     }
-    if options.linger0 {
-        socket.set_linger(Some(Duration::ZERO)).map_err(&refused)?;
+    if let Some(seconds) = options.linger {
+        socket.set_linger(Some(Duration::from_secs(seconds.into()))).map_err(&refused)?;
     }
     let refused = |errno| Refusal { call: "setsockopt", errno };
     if options.no_port {
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(refused)?;
+    }
+    if let Some(count) = options.syncnt {
+        raw::set_syn_count(&socket, count).map_err(refused)?;
     }
     if let Some((low, high)) = options.port_range {
         raw::set_port_range(&socket, low, high).map_err(refused)?;

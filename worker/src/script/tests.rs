@@ -105,7 +105,9 @@ fn udp_works_on_the_addresses_and_ports_of_a_tcp_connection() {
         "send u 16",
     ]);
     assert_eq!(script.does("receive s").value, Some(16));
-    assert_eq!(script.does("name u").details, script.does("name a").details);
+    for end in ["local", "peer"] {
+        assert_eq!(script.does("name u").details[end], script.does("name a").details[end]);
+    }
 }
 
 #[test]
@@ -284,6 +286,90 @@ fn a_range_of_the_socket_is_its_ceiling() {
 }
 
 #[test]
+fn a_range_that_runs_out_is_refused_by_bind_where_bind_draws_the_port() {
+    let mut script = Bench::listening("127.78.25.1:7801", 64);
+    let to = "connect 127.78.25.1:7801 bind 127.78.25.2:0";
+    let held = script.does(&format!("many c 12 {to} port_range=40020-40029"));
+    if held.outcome == "ENOPROTOOPT" {
+        return; // before Linux 6.3
+    }
+    assert_eq!((held.outcome.as_str(), held.details["call"].as_str()), ("EADDRINUSE", "bind"));
+    assert!(held.number("bind EADDRINUSE") >= Some(2) && held.value <= Some(10), "{held:?}");
+    assert_eq!(held.value, held.number("begun"));
+    // With `no_port` it is drawn, and refused, by connect.
+    let held = script.does(&format!("many d 12 {to} no_port port_range=40030-40039"));
+    assert_eq!((held.outcome.as_str(), held.details["call"].as_str()), ("EADDRNOTAVAIL", "connect"));
+    assert!(held.number("connect EADDRNOTAVAIL") >= Some(2) && held.value <= Some(10), "{held:?}");
+}
+
+#[test]
+fn ports_are_listed_in_the_order_in_which_they_were_drawn() {
+    let mut script = Bench::listening("127.78.26.1:7801", 64);
+    let one_by_one: Vec<String> =
+        (0..40).map(|_| script.does("many c 1 connect 127.78.26.1:7801").details["ports"].clone()).collect();
+    assert_eq!(script.does("name c").details["ports"], one_by_one.join(","));
+    let held = script.does("many d 9 connect 127.78.26.1:7801");
+    assert_eq!(script.does("name d").details["ports"], held.details["ports"]);
+    // A group that was added to goes on where it was.
+    let more = script.does("many d 9 connect 127.78.26.1:7801");
+    let all = format!("{},{}", held.details["ports"], more.details["ports"]);
+    assert_eq!(script.does("name d").details["ports"], all);
+}
+
+#[test]
+fn every_answer_says_how_long_it_took_and_many_how_long_it_began() {
+    let mut script = Bench::listening("127.78.27.1:7801", 1);
+    let held = script.does("many c 4 connect 127.78.27.1:7801 within 100ms");
+    assert_eq!(held.outcome, "pending");
+    let (begin, whole) = (held.number("begin_micros"), held.number("micros"));
+    assert!(begin > Some(0) && begin < whole && whole >= Some(100_000), "{held:?}");
+    for step in ["name c", "name x", "fill f", "end"] {
+        assert!(script.does(step).number("micros").is_some(), "{step}");
+    }
+}
+
+#[test]
+fn connections_are_taken_up_to_a_number_and_one_at_a_time() {
+    let mut script = Bench::listening("127.78.28.1:7801", 64);
+    script.do_all(&["many c 8 connect 127.78.28.1:7801"]);
+    assert_eq!(script.does("take a l count 3").value, Some(3));
+    let slow = script.does("take b l every 20ms count 4 within 10s");
+    assert_eq!((slow.outcome.as_str(), slow.value), ("ok", Some(4)));
+    assert!(slow.number("micros") >= Some(60_000), "three pauses between four: {slow:?}");
+    // One is left, and a number of them is waited for.
+    let few = script.does("take c2 l count 5 within 150ms");
+    assert_eq!((few.outcome.as_str(), few.value), ("ok", Some(1)));
+    assert!(few.number("micros") >= Some(150_000), "{few:?}");
+    let none = script.does("take d l every 1ms within 20ms");
+    assert_eq!((none.outcome.as_str(), none.value), ("pending", Some(0)));
+    script.do_all(&["many c 9 connect 127.78.28.1:7801"]);
+    let timed = script.does("take e l every 50ms within 120ms");
+    assert_eq!((timed.outcome.as_str(), timed.value), ("ok", Some(3)));
+}
+
+#[test]
+fn a_syn_is_sent_again_as_often_as_the_socket_says() {
+    let mut script = Bench::listening("127.78.29.1:7801", 0);
+    script.do_all(&["many c 1 connect 127.78.29.1:7801", "socket s tcp syncnt=1"]);
+    // One more after 1 s, and no answer to that one either: after 1 s more, or 2 s before Linux 6.5.
+    script.is_refused("connect s 127.78.29.1:7801 within 10s", "connect", "ETIMEDOUT");
+    let many = script.does("many d 3 connect 127.78.29.1:7801 syncnt=1 within 10s");
+    assert_eq!((many.outcome.as_str(), many.number("connect ETIMEDOUT")), ("ETIMEDOUT", Some(3)));
+    assert!((1_500_000..6_000_000).contains(&many.number("micros").expect("is timed")), "{many:?}");
+}
+
+#[test]
+fn a_close_lingers_while_the_peer_does_not_read() {
+    let mut script = Bench::listening("127.78.30.1:7801", 16);
+    for (name, option, least, most) in [("c", "linger=1", 1_000_000, 5_000_000), ("d", "", 0, 500_000)] {
+        script.do_all(&[&format!("socket {name} tcp {option}"), &format!("connect {name} 127.78.30.1:7801")]);
+        assert_eq!(script.does(&format!("send {name} 60000000")).outcome, "pending");
+        let micros = script.does(&format!("close {name}")).number("micros").expect("is timed");
+        assert!((least..most).contains(&micros), "{name}: {micros}");
+    }
+}
+
+#[test]
 fn many_gives_up_once_all_are_refused_alike() {
     let mut script = Bench::default();
     let held = script.does("many c 900 connect 127.78.21.1:7801 bind 192.0.2.1:1024-1999");
@@ -331,6 +417,10 @@ fn at_the_limit_accept_is_refused_and_the_connection_stays_queued() {
     let full = script.does("fill f");
     assert_eq!((full.outcome.as_str(), full.details["call"].as_str()), ("EMFILE", "socket"));
     assert!((80..=93).contains(&full.value.expect("is counted")), "{full:?}");
+    let of = |name| full.number(name).expect("is counted");
+    assert_eq!((of("files"), of("open") + full.value.expect("is counted")), (100, 100), "{full:?}");
+    let none = script.does("fill f");
+    assert_eq!((none.outcome.as_str(), none.value, none.number("open")), ("EMFILE", Some(0), Some(100)));
     script.is_refused("accept a l", "accept", "EMFILE");
     let taken = script.does("take t l");
     assert_eq!((taken.outcome.as_str(), taken.number("accept EMFILE")), ("EMFILE", Some(1)));
@@ -347,7 +437,17 @@ fn at_the_limit_accept_is_refused_and_the_connection_stays_queued() {
     // Here poll(2) itself is refused.
     script.do_all(&["files 0", "receive t"]);
     assert_eq!(script.does("receive t within 20ms").outcome, "pending");
-    script.is_refused("files 9999999999", "setrlimit", "EINVAL");
+    // Beyond fs.nr_open nobody may go.
+    let refused = script.does("files 9999999999");
+    assert_eq!((refused.outcome.as_str(), refused.details["call"].as_str()), ("EPERM", "setrlimit"));
+    let hard = refused.number("hard").expect("is said");
+    let more = script.does(&format!("files {}", hard + 1));
+    match more.outcome.as_str() {
+        "ok" => assert_eq!((more.value, more.number("hard")), (Some(hard + 1), Some(hard + 1))),
+        refused => assert_eq!((refused, more.number("hard")), ("EPERM", Some(hard))),
+    }
+    let lower = script.does("files 200");
+    assert_eq!((lower.value, lower.number("hard") >= Some(hard)), (Some(200), true), "{lower:?}");
 }
 
 proptest! {
