@@ -24,7 +24,9 @@ pub async fn perform(cli: Cli) -> Done {
         Command::Schema { of: SchemaOf::Plan } => print_json(&tuplelab_domain::plan::plan_schema()),
         Command::Schema { of: SchemaOf::Report } => print_json(&tuplelab_domain::report::report_schema()),
         Command::Runs { limit, source } => history::runs(limit, source, controller).await,
-        Command::Show { run, source } => history::show(run, source, controller).await,
+        Command::Show { run, source, evidence: true } => history::evidence(run, source).await,
+        Command::Show { run, source, evidence: false } => history::show(run, source, controller).await,
+        Command::Judge { run, source } => history::judge(run, source).await,
         Command::Compare { first, second, source } => {
             history::compare(first, second, source, controller).await
         }
