@@ -59,7 +59,7 @@ pub enum Action {
     Send(String, u32),
     /// `receive NAME [within TIME]`: the value is the number of bytes.
     Receive(String, Duration),
-    /// `name NAME`: the value is the local port; details `local` and `peer`.
+    /// `name NAME`: the value is the local port; details `local`, `peer` and `itself`: whether they are equal.
     Name(String),
     /// `close NAME`: a socket or a whole group.
     Close(String),

@@ -65,10 +65,13 @@ impl Held {
         named(named(answer, "local", self.local()), "peer", self.peer())
     }
 
+    /// Detail `itself` says whether both ends are this socket: two hosts, or a client and a server, are
+    /// never joined by such a connection.
     pub(super) fn name(&self) -> Result<Answer, Refusal> {
-        let answer = self.endpoints(Answer::of("ok").value(self.local()?.port().into()));
+        let local = self.local()?;
+        let answer = self.endpoints(Answer::of("ok").value(local.port().into()));
         Ok(match self.peer() {
-            Ok(_) => answer,
+            Ok(peer) => answer.detail("itself", if peer == local { "yes" } else { "no" }),
             Err(refusal) => answer.detail("peer_error", format!("{:?}", refusal.errno)),
         })
     }

@@ -175,6 +175,10 @@ fn a_socket_that_connects_to_itself_is_its_own_peer() {
     let name = script.does("name a");
     assert_eq!(name.value, Some(7801));
     assert_eq!(name.details["local"], name.details["peer"]);
+    assert_eq!(name.details["itself"], "yes");
+    script.do_all(&["socket l tcp", "bind l 127.78.11.1:7802", "listen l 5", "socket b tcp"]);
+    script.do_all(&["connect b 127.78.11.1:7802"]);
+    assert_eq!(script.does("name b").details["itself"], "no");
 }
 
 #[test]

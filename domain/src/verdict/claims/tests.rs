@@ -15,7 +15,12 @@ struct Golden {
 }
 
 /// One entry a claim, in order.
-const GOLDEN: &[Golden] = &[];
+const GOLDEN: &[Golden] = &[Golden {
+    claim: ClaimId::C7,
+    plan: include_str!("../../../../plans/claims/c7-fails-after-handshake.toml"),
+    evidence: include_str!("golden/c7.json"),
+    finding: Finding::Qualified,
+}];
 
 fn given(golden: &Golden) -> (Plan, Vec<TrialEvidence>) {
     let plan = PlanFile::parse(golden.plan).and_then(check).expect("a plan");
@@ -114,4 +119,24 @@ fn a_plan_that_tries_nothing_of_a_claim_leaves_it_open() {
         let verdicts = judge(&plan, &[], true);
         assert_eq!(verdicts[0].verdict, Finding::Inconclusive, "{claim}: {}", verdicts[0].because);
     }
+}
+
+/// The verdict on golden evidence in which an answer's detail (or its value or outcome, if that is the
+/// word) is another one.
+pub(super) fn changed(claim: ClaimId, changes: &[(&str, &str, &str)]) -> Verdict {
+    let golden = GOLDEN.iter().find(|golden| golden.claim == claim).expect("it has an entry");
+    let (plan, mut trials) = given(golden);
+    for (label, part, value) in changes {
+        let mut observations = trials.iter_mut().flat_map(|trial| &mut trial.observations);
+        let of = observations.find(|observation| observation.label.as_deref() == Some(label));
+        let answer = &mut of.expect("an answer of that label").answer;
+        match *part {
+            "outcome" => answer.outcome = (*value).into(),
+            "value" => answer.value = Some(value.parse().expect("a number")),
+            detail => {
+                answer.details.insert(detail.into(), (*value).into());
+            }
+        }
+    }
+    found(golden, &plan, &trials)
 }
