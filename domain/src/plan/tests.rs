@@ -144,7 +144,7 @@ established = "predicted"
 failed = "0ppm"
 [[expect]]
 "#), @r#"
-error: unknown variant `c9`, expected one of `C3`, `c3`, `C4`, `c4`
+error: unknown variant `c9`, expected one of `C1`, `c1`, `C2`, `c2`, `C3`, `c3`, `C4`, `c4`, `C5`, `c5`, `C6`, `c6`, `C7`, `c7`, `C8`, `c8`
  --> plan.toml:2:10
   |
 2 | claims = ["c9"]
@@ -410,7 +410,7 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 25, "{keys:?}");
+    assert_eq!(keys.len(), 28, "{keys:?}");
     for key in keys {
         let text = match key.strip_prefix("expect.") {
             Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
@@ -495,8 +495,10 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn a_setup_that_is_printed_reads_back(servers in servers(), clients in clients(), load in load()) {
-        let setup = Setup { servers, clients, load, steps: Vec::new() };
+    fn a_setup_that_is_printed_reads_back(servers in servers(), clients in clients(), load in load(), script in any::<bool>()) {
+        let lines = "server listen l 5 -> x\nclient many c 20 connect server:7000 bind self:0 no_port -> held";
+        let steps = if script { crate::script::Step::parse_all(lines).expect("steps") } else { Vec::new() };
+        let setup = Setup { servers, clients, load, steps };
         let text = toml::to_string(&setup).expect("prints");
         prop_assert_eq!(&plan(&text).base, &setup, "{}", text);
     }
@@ -526,5 +528,49 @@ proptest! {
             prop_assert!(!problems.is_empty());
             PlanProblem::render(&problems, "plan.toml", &text, false);
         }
+    }
+}
+
+#[test]
+fn a_case_may_be_a_script_and_says_what_its_steps_answer() {
+    let text = "[[case]]\nname = \"a load\"\n[[case]]\nname = \"a script\"\nsteps = \"\"\"\n# why\nserver listen l 5\n\
+        client many c 20 connect server:7000 -> held\n\"\"\"\n[[expect]]\nanswer = \"held = 6\"\n\
+        [[expect]]\nanswer = \"held:begun = 20\"\n[[expect]]\nanswer = \"held=ok\"";
+    let plan = plan(text);
+    let steps: Vec<usize> = plan.cases.iter().map(|case| case.setup.steps.len()).collect();
+    assert_eq!(steps, [0, 2]);
+    assert!(plan.cases[1].parameters.is_empty(), "a script is no parameter");
+    let said: Vec<String> = plan.expectations.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["answer = \"held = 6\"", "answer = \"held:begun = 20\"", "answer = \"held = ok\""]);
+}
+
+#[test]
+fn a_script_that_cannot_be_done_is_refused_with_its_step() {
+    let problem = |steps: &str| {
+        let found = read(&format!("steps = '''\n{steps}\n'''")).expect_err(steps);
+        found.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("; ")
+    };
+    assert!(problem("client dance a").contains("step 1: 'dance' is nothing that a step does"));
+    assert_eq!(problem("client.2 close a"), "'client.2 close a': the case has no host 'client.2'");
+    assert!(problem("client bind a self@2:0").contains("names no address of this case"));
+    assert!(problem("# nothing").contains("the script has no step"));
+    let long = "client close a\n".repeat(1_001);
+    assert!(problem(&long).contains("has 1001 steps; at most 1000 are done"));
+}
+
+#[test]
+fn an_expected_answer_needs_a_step_and_a_form() {
+    let problem = |answer: &str| {
+        let text = format!("steps = 'client close a -> x'\n[[expect]]\nanswer = '{answer}'");
+        read(&text)
+            .expect_err(answer)
+            .iter()
+            .map(|problem| problem.what.clone())
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    assert!(problem("y = ok").contains("is about a step labelled 'y', and no step is"));
+    for bad in ["x", "= ok", "x =", "x y = 1", "x = 1 2"] {
+        assert!(problem(bad).contains("is no answer: write a step's label"), "{bad}");
     }
 }

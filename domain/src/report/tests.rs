@@ -143,6 +143,7 @@ fn a_report_has_every_number_of_the_run() {
       "gaps": []
     }
   ],
+  "scripts": [],
   "verdicts": [
     {
       "subject": "established = \"predicted\"",

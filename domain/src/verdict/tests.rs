@@ -3,6 +3,7 @@ use crate::capacity::Limit;
 use crate::plan::Expectation;
 use crate::sample::{Beyond, Call, Failure, Readings};
 use crate::sample_lab::{agreeing_run, plan};
+use crate::script::{Answer, Observation};
 use crate::units::Ppm;
 
 /// One client address to one port, then two addresses, then two addresses and two ports.
@@ -295,4 +296,39 @@ fn the_most_frequent_failure_names_the_limit_that_bound() {
     assert_eq!(bound_by(&trials[0]), Limit::FourTuples);
     let memory = changed(&|trials| trials[0].prediction.bound_by = Limit::Memory);
     assert_eq!(bound_by(&memory[0]), Limit::Memory, "met exactly: the predicted limit");
+}
+
+/// A plan of one script and one load, and what its labelled step answered.
+fn scripted(answer: &str, given: Option<Answer>) -> (Finding, String) {
+    let text = format!(
+        "[[case]]\nname = \"s\"\nsteps = 'client name a -> x'\n[[case]]\nname = \"l\"\n[[expect]]\nanswer = '{answer}'"
+    );
+    let plan = plan(&text);
+    let mut trials = agreeing_run(&plan);
+    let step = |answer| Observation {
+        step: 0,
+        agent: "host-2".parse().expect("a name"),
+        text: "name a".into(),
+        label: Some("x".into()),
+        answer,
+    };
+    trials[0].observations = given.into_iter().map(step).collect();
+    let verdict = judge(&plan, &trials, true).remove(0);
+    (verdict.verdict, verdict.because)
+}
+
+#[test]
+fn what_a_step_answers_holds_or_misses_an_expectation_about_it() {
+    let answer = || Answer::of("ok").value(21).detail("even", 3);
+    for held in ["x = 21", "x = ok", "x:even = 3"] {
+        assert_eq!(scripted(held, Some(answer())).0, Finding::Held, "{held}");
+    }
+    assert_eq!(scripted("x = 22", Some(answer())), (Finding::Missed, "'s': it is 21".into()));
+    assert_eq!(scripted("x = EPERM", Some(answer())), (Finding::Missed, "'s': it is ok".into()));
+    for open in ["x:odd = 3", "x = 1"] {
+        let (finding, because) = scripted(open, Some(Answer { value: None, ..answer() }));
+        assert_eq!(finding, Finding::Inconclusive, "{open}");
+        assert!(because.contains("no such part"), "{because}");
+    }
+    assert_eq!(scripted("x = 21", None), (Finding::Inconclusive, "'s': it was not asked".into()));
 }

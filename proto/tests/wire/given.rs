@@ -10,6 +10,7 @@ use tuplelab_domain::id::AgentName;
 use tuplelab_domain::ports::PortSet;
 use tuplelab_domain::sample::*;
 use tuplelab_domain::schedule::*;
+use tuplelab_domain::script::Answer;
 use tuplelab_domain::sysctl::{Sysctl, Sysctls};
 
 fn text() -> impl Strategy<Value = String> {
@@ -62,9 +63,18 @@ pub fn facts() -> impl Strategy<Value = HostFacts> {
     )
 }
 
+pub fn answer() -> impl Strategy<Value = Answer> {
+    (text(), option::of(any::<u64>()), btree_map(text(), text(), 0..4))
+        .prop_map(|(outcome, value, details)| Answer { outcome, value, details })
+}
+
 pub fn assignment() -> impl Strategy<Value = Assignment> {
     let agent = "[A-Za-z0-9._-]{1,64}".prop_map(|name| AgentName::try_from(name).expect("a name"));
-    let work = prop_oneof![serve().prop_map(Work::Serve), connect().prop_map(Work::Connect)];
+    let work = prop_oneof![
+        serve().prop_map(Work::Serve),
+        connect().prop_map(Work::Connect),
+        select(vec![Role::Server, Role::Client]).prop_map(Work::Script)
+    ];
     (agent, sysctls(), census_filter(), work).prop_map(|(agent, sysctls, census, work)| Assignment {
         agent,
         sysctls,

@@ -15,6 +15,7 @@ use tuplelab_domain::sample::{
     Beyond, Call, Census, Counters, Digest, Failure, ListenerQueue, Readings, Sample, TcpState,
 };
 use tuplelab_domain::schedule::{Host, Inventory, Role, Schedule, place};
+use tuplelab_domain::script::{Answer, Observation};
 
 /// A directory that goes with the test, and the database in it.
 struct Place {
@@ -188,8 +189,26 @@ fn trial(schedule: &Schedule, case: u32, ends: Vec<End>) -> TrialEvidence {
         prediction: placed.prediction.clone(),
         target: placed.target,
         ends,
+        observations: if case == 0 { Vec::new() } else { observations() },
         gaps: if case == 0 { Vec::new() } else { vec!["client-1 was not counted".into()] },
     }
+}
+
+/// Steps with and without a label, a number and details.
+fn observations() -> Vec<Observation> {
+    let bare = Answer::of("EADDRINUSE");
+    let full = Answer::of("ok").value(u64::MAX).detail("ports", "1,2").detail("even", 1);
+    [("bind a 10.0.1.1:40000", None, bare), ("many c 2 connect 10.0.0.1:7000", Some("held"), full)]
+        .into_iter()
+        .zip(0..)
+        .map(|((text, label, answer), step)| Observation {
+            step,
+            agent: agent("client-1"),
+            text: text.into(),
+            label: label.map(str::to_owned),
+            answer,
+        })
+        .collect()
 }
 
 fn sample(of: &RunId, sequence: u64) -> SampleRow {
