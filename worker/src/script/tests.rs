@@ -4,19 +4,8 @@ use super::Script;
 use proptest::prelude::*;
 use tuplelab_domain::script::{Action, Answer};
 
-/// A script that leaves nothing behind: a TIME_WAIT would refuse the ports to the next run.
 #[derive(Default)]
 struct Bench(Script);
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for group in std::mem::take(&mut self.0.groups).into_values() {
-            for held in group.sockets {
-                let _ = held.reset();
-            }
-        }
-    }
-}
 
 impl Bench {
     fn does(&mut self, step: &str) -> Answer {
@@ -232,6 +221,19 @@ fn a_reset_is_seen_by_the_peer() {
     let mut script = Bench::listening("127.78.16.1:7801", 5);
     script.do_all(&["socket c tcp", "connect c 127.78.16.1:7801", "accept a l", "reset c"]);
     script.is_refused("receive a", "recv", "ECONNRESET");
+}
+
+#[test]
+fn a_script_that_is_over_leaves_its_ports_to_the_next_one() {
+    for _ in 0..3 {
+        let mut script = Bench::listening("127.78.33.1:7801", 16);
+        script.do_all(&[
+            "socket c tcp",
+            "bind c 127.78.33.2:7802",
+            "connect c 127.78.33.1:7801",
+            "accept a l",
+        ]);
+    }
 }
 
 #[test]
