@@ -16,13 +16,13 @@ use std::time::Duration;
 
 /// Fleets larger than this are not what one controller drives.
 const HOSTS: RangeInclusive<u64> = 1..=10_000;
+/// Some show what the kernel does to them; each may wait out the whole load.timeout.
+const EXCESS: RangeInclusive<u64> = 0..=10_000;
 /// A host's addresses: a /16 of them.
 const ADDRESSES: RangeInclusive<u64> = 1..=65_536;
 /// `listen` takes an int.
 const BACKLOG: RangeInclusive<u64> = 0..=i32::MAX as u64;
 const TRIALS: RangeInclusive<u64> = 1..=1_000;
-/// Some show what the kernel does to them; each may wait out the whole load.timeout.
-const EXCESS: RangeInclusive<u64> = 0..=10_000;
 /// A schedule of this many pairs is some 20 MB in the store; a million connections from one range of
 /// ports need 36.
 const MOST_PAIRS: u64 = 100_000;
