@@ -67,6 +67,7 @@ pub(crate) fn facts(kernel: &str) -> HostFacts {
         sysctls: [(Sysctl::IpLocalPortRange, "32768\t60999".to_owned())].into(),
         bound: Vec::new(),
         conntrack: None,
+        conntrack_available: None,
         may_set_sysctls: true,
     }
 }

@@ -130,6 +130,7 @@ fn host(name: &str, addresses: Vec<IpAddr>) -> Host {
             sysctls: [].into(),
             bound: Vec::new(),
             conntrack: None,
+            conntrack_available: None,
             may_set_sysctls: false,
         },
     }

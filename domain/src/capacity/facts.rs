@@ -30,6 +30,9 @@ pub struct HostFacts {
     pub bound: Vec<BoundSocket>,
     /// Connection tracking, where rules make it active in this namespace.
     pub conntrack: Option<Conntrack>,
+    /// The same table as it stands once a plan makes tracking active here; absent where the kernel
+    /// has no connection tracking, or its agent could not read the table.
+    pub conntrack_available: Option<Conntrack>,
     /// Whether its agent may set kernel settings for a plan (a lab's may).
     pub may_set_sysctls: bool,
 }
@@ -108,5 +111,11 @@ impl HostFacts {
         let mut facts = self.clone();
         facts.sysctls.extend(sysctls.iter().map(|(sysctl, value)| (*sysctl, value.clone())));
         facts
+    }
+
+    /// These facts as they will be once the plan makes connection tracking active here.
+    pub fn tracking(mut self) -> Self {
+        self.conntrack = self.conntrack.or(self.conntrack_available);
+        self
     }
 }

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Fleets larger than this are not what one controller drives.
 const HOSTS: RangeInclusive<u64> = 1..=10_000;
+/// Some show what the kernel does to them; each may wait out the whole load.timeout.
+const EXCESS: RangeInclusive<u64> = 0..=10_000;
 /// A host's addresses: a /16 of them.
 const ADDRESSES: RangeInclusive<u64> = 1..=65_536;
 /// `listen` takes an int.
@@ -183,6 +185,7 @@ impl Checker {
                 }
             }),
             backlog: self.count("servers.backlog", body.servers.backlog, 4096, BACKLOG) as u32,
+            conntrack: self.value(body.servers.conntrack, false, |_| Ok(())),
             labels: self.value(body.servers.labels, BTreeMap::new(), printable_labels),
             sysctls: self.sysctls(body.servers.sysctls),
         };
@@ -194,9 +197,11 @@ impl Checker {
                 SourcePorts::Explicit(PortSet::range(1024, 65535)),
                 |_| Ok(()),
             ),
+            conntrack: self.value(body.clients.conntrack, false, |_| Ok(())),
             labels: self.value(body.clients.labels, BTreeMap::new(), printable_labels),
             sysctls: self.sysctls(body.clients.sysctls),
         };
+        let excess = self.excess(body.load.excess, &body.load.connections);
         let load =
             Load {
                 family: self.value(body.load.family, Family::Ipv4, |_| Ok(())),
@@ -208,6 +213,7 @@ impl Checker {
                         _ => Ok(()),
                     }
                 }),
+                excess,
                 rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
                 hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
                 timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {
@@ -293,6 +299,20 @@ impl Checker {
                 self.add(PlanProblem::of_file(what).remedy("label the step: CALL -> LABEL"));
             }
         }
+    }
+
+    /// An excess goes beyond the hosts' own limits, so it has no meaning beside a number of the plan's.
+    fn excess(&mut self, given: Given<Count>, connections: &Given<Connections>) -> u32 {
+        let numbered = matches!(connections, Given::Good(Connections::Exactly(_), _));
+        if let Given::Good(Count(1..), place) = &given
+            && numbered
+        {
+            let what = "load.excess goes beyond what the hosts hold, load.connections asks for a number";
+            self.add(
+                PlanProblem::at(place.clone(), what).remedy("leave load.connections out, or write \"max\""),
+            );
+        }
+        self.count("load.excess", given, 0, EXCESS) as u32
     }
 
     fn sysctls(&mut self, given: Given<BTreeMap<String, toml::Value>>) -> Sysctls {

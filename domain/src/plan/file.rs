@@ -103,6 +103,9 @@ pub(super) struct ServersText {
     /// The backlog given to listen() (default 4096).
     #[schemars(with = "Option<Count>")]
     pub(super) backlog: Given<Count>,
+    /// Whether connection tracking is made active on each host for the case (default false).
+    #[schemars(with = "Option<bool>")]
+    pub(super) conntrack: Given<bool>,
     /// Labels that a host must carry (default none).
     #[schemars(with = "Option<Labels>")]
     pub(super) labels: Given<Labels>,
@@ -123,6 +126,9 @@ pub(super) struct ClientsText {
     /// "kernel", or the ports to bind (default "1024-65535").
     #[schemars(with = "Option<SourcePorts>")]
     pub(super) source_ports: Given<SourcePorts>,
+    /// Whether connection tracking is made active on each host for the case (default false).
+    #[schemars(with = "Option<bool>")]
+    pub(super) conntrack: Given<bool>,
     /// Labels that a host must carry (default none).
     #[schemars(with = "Option<Labels>")]
     pub(super) labels: Given<Labels>,
@@ -140,6 +146,9 @@ pub(super) struct LoadText {
     /// "max" or how many (default "max").
     #[schemars(with = "Option<Connections>")]
     pub(super) connections: Given<Connections>,
+    /// How many more than the "max" of the model are tried, to see what becomes of them (default 0).
+    #[schemars(with = "Option<Count>")]
+    pub(super) excess: Given<Count>,
     /// "unlimited" or connects per second over all clients (default "unlimited").
     #[schemars(with = "Option<Rate>")]
     pub(super) rate: Given<Rate>,

@@ -81,6 +81,8 @@ pub struct Servers {
     pub ports: PortSet,
     /// The backlog given to `listen`.
     pub backlog: u32,
+    /// Whether connection tracking is made active on each host for the case.
+    pub conntrack: bool,
     /// Labels that a host must carry.
     pub labels: Labels,
     /// Kernel settings that a host is given for the case.
@@ -96,6 +98,8 @@ pub struct Clients {
     pub addresses: u32,
     /// How source ports are chosen.
     pub source_ports: SourcePorts,
+    /// Whether connection tracking is made active on each host for the case.
+    pub conntrack: bool,
     /// Labels that a host must carry.
     pub labels: Labels,
     /// Kernel settings that a host is given for the case.
@@ -118,6 +122,8 @@ pub struct Load {
     pub family: Family,
     /// How many connections.
     pub connections: Connections,
+    /// How many more than the model says the hosts can hold are tried, to see what becomes of them.
+    pub excess: u32,
     /// Connects begun per second over all clients.
     pub rate: Rate,
     /// How long all connections are held once the last one is up.

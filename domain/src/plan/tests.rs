@@ -39,6 +39,7 @@ hosts = 1
 addresses = 1
 ports = "7000"
 backlog = 4096
+conntrack = false
 
 [servers.labels]
 
@@ -48,6 +49,7 @@ backlog = 4096
 hosts = 1
 addresses = 1
 source_ports = "1024-65535"
+conntrack = false
 
 [clients.labels]
 
@@ -56,6 +58,7 @@ source_ports = "1024-65535"
 [load]
 family = "ipv4"
 connections = "max"
+excess = 0
 rate = "unlimited"
 hold = "1s"
 timeout = "10s"
@@ -301,6 +304,11 @@ fn one_sentence_says_what_is_wrong() {
         ("question = \"\\u001b[2J\"", "a text has no control characters: leave out '\\u{1b}'"),
         ("[[expect]]\nrate = \"unlimited\"", "a rate of \"unlimited\" cannot be missed"),
         ("[load]\nconnections = 0", "load.connections = 0 asks for nothing: write \"max\" or at least 1"),
+        (
+            "[load]\nconnections = 7\nexcess = 1",
+            "load.excess goes beyond what the hosts hold, load.connections asks for a number",
+        ),
+        ("[load]\nexcess = 10001", "load.excess = 10001 is out of range: write 0 to 10000"),
         ("[servers]\nports = \"\"", "servers.ports names no port: write one, as in \"7000\""),
         (
             "[servers.sysctls]\ntcp_tw_reuse = 3",
@@ -410,7 +418,7 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 28, "{keys:?}");
+    assert_eq!(keys.len(), 31, "{keys:?}");
     for key in keys {
         let text = match key.strip_prefix("expect.") {
             Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
@@ -469,23 +477,24 @@ fn sysctls() -> impl Strategy<Value = Sysctls> {
 }
 
 prop_compose! {
-    fn servers()(hosts in 1u32..6, addresses in 1u32..6, ports in ports(), backlog in 0u32..=i32::MAX as u32, labels in labels(), sysctls in sysctls()) -> Servers {
-        Servers { hosts, addresses, ports, backlog, labels, sysctls }
+    fn servers()(hosts in 1u32..6, addresses in 1u32..6, ports in ports(), backlog in 0u32..=i32::MAX as u32, conntrack in any::<bool>(), labels in labels(), sysctls in sysctls()) -> Servers {
+        Servers { hosts, addresses, ports, backlog, conntrack, labels, sysctls }
     }
 }
 
 prop_compose! {
-    fn clients()(hosts in 1u32..10, addresses in 1u32..3, explicit in proptest::option::of(ports()), labels in labels(), sysctls in sysctls()) -> Clients {
+    fn clients()(hosts in 1u32..10, addresses in 1u32..3, explicit in proptest::option::of(ports()), conntrack in any::<bool>(), labels in labels(), sysctls in sysctls()) -> Clients {
         let source_ports = explicit.map_or(SourcePorts::Kernel, SourcePorts::Explicit);
-        Clients { hosts, addresses, source_ports, labels, sysctls }
+        Clients { hosts, addresses, source_ports, conntrack, labels, sysctls }
     }
 }
 
 prop_compose! {
-    fn load()(v6 in any::<bool>(), count in proptest::option::of(1u64..=10_000_000_000), rate in proptest::option::of(1u64..=10_000_000_000), hold in 0u64..=86_400_000_000, timeout in 1u64..=86_400_000_000) -> Load {
+    fn load()(v6 in any::<bool>(), count in proptest::option::of(1u64..=10_000_000_000), excess in 0u32..=10_000, rate in proptest::option::of(1u64..=10_000_000_000), hold in 0u64..=86_400_000_000, timeout in 1u64..=86_400_000_000) -> Load {
         Load {
             family: if v6 { Family::Ipv6 } else { Family::Ipv4 },
             connections: count.map_or(Connections::Max, Connections::Exactly),
+            excess: if count.is_some() { 0 } else { excess },
             rate: rate.map_or(Rate::Unlimited, Rate::PerSecond),
             hold: Span(Duration::from_micros(hold)),
             timeout: Span(Duration::from_micros(timeout)),

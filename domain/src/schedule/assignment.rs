@@ -38,6 +38,9 @@ pub struct Assignment {
     pub agent: AgentName,
     /// Kernel settings to make before, and to put back after, the trial.
     pub sysctls: Sysctls,
+    /// Whether to make connection tracking active in the host's network namespace for the trial.
+    #[serde(default)]
+    pub conntrack: bool,
     /// Which sockets are this assignment's own, when the kernel is asked.
     pub census: CensusFilter,
     /// What the worker does.

@@ -84,6 +84,7 @@ struct Chosen {
     facts: HostFacts,
     addresses: Vec<IpAddr>,
     sysctls: Sysctls,
+    conntrack: bool,
 }
 
 fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Shortfall>> {
@@ -105,8 +106,8 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         .unwrap_or(0);
     let prediction =
         predict(setup.load.connections, tuples, &parts_of(&servers, &clients, &ways, tuples), accept_queue);
-    let target = prediction.connections;
     demand(case, &prediction)?;
+    let target = with_excess(case, &prediction, tuples)?;
 
     let blocks = blocks_of(&ways, &proportional(target, &weights), setup);
     let mut expected = vec![0u64; endpoints.len()];
@@ -128,6 +129,7 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         assignments.push(Assignment {
             agent: server.name.clone(),
             sysctls: server.sysctls.clone(),
+            conntrack: server.conntrack,
             census: CensusFilter {
                 role: Role::Server,
                 servers: listeners.iter().map(|listener| listener.endpoint).collect(),
@@ -148,6 +150,7 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         assignments.push(Assignment {
             agent: client.name.clone(),
             sysctls: client.sysctls.clone(),
+            conntrack: client.conntrack,
             census: CensusFilter {
                 role: Role::Client,
                 servers: endpoints.clone(),
@@ -183,6 +186,7 @@ fn place_script(case: &Case, servers: &[Chosen], clients: &[Chosen]) -> Result<C
         move |host: &Chosen| Assignment {
             agent: host.name.clone(),
             sysctls: host.sysctls.clone(),
+            conntrack: host.conntrack,
             census: CensusFilter { role, servers: Vec::new(), clients: Vec::new() },
             work: Work::Script(role),
         }
@@ -221,6 +225,23 @@ fn demand(case: &Case, prediction: &Prediction) -> Result<(), Vec<Shortfall>> {
     }
 }
 
+/// How many connections are opened: the predicted ones, and those that the plan wants to see go
+/// wrong. Even those need four-tuples of their own.
+fn with_excess(case: &Case, prediction: &Prediction, tuples: u64) -> Result<u64, Vec<Shortfall>> {
+    let excess = u64::from(case.setup.load.excess);
+    let target = prediction.connections.saturating_add(excess);
+    if excess > 0 && target > tuples {
+        return Err(vec![Shortfall::Capacity {
+            case: case.name.clone(),
+            limit: Limit::FourTuples,
+            place: "all clients".into(),
+            asked: target,
+            offered: tuples,
+        }]);
+    }
+    Ok(target)
+}
+
 fn lane_capacity(facts: &HostFacts) -> u64 {
     facts.open_files.per_table.saturating_sub(DESCRIPTORS_KEPT).max(1)
 }
@@ -238,6 +259,7 @@ fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<
         servers.addresses,
         &servers.labels,
         &servers.sysctls,
+        servers.conntrack,
         inventory,
         &[],
         &mut short,
@@ -250,6 +272,7 @@ fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<
         clients.addresses,
         &clients.labels,
         &clients.sysctls,
+        clients.conntrack,
         inventory,
         &taken,
         &mut short,
@@ -268,6 +291,7 @@ fn choose(
     addresses: u32,
     labels: &Labels,
     sysctls: &Sysctls,
+    conntrack: bool,
     inventory: &Inventory,
     taken: &[AgentName],
     short: &mut Vec<Shortfall>,
@@ -312,12 +336,21 @@ fn choose(
                 sysctl: *sysctl,
             });
         }
+        let (of_case, agent) = (case.name.clone(), host.name.clone());
+        if conntrack && !host.facts.may_set_sysctls {
+            short.push(Shortfall::MayNotTrack { case: of_case, agent });
+        } else if conntrack && host.facts.conntrack.or(host.facts.conntrack_available).is_none() {
+            short.push(Shortfall::NoTracking { case: of_case, agent });
+        }
     }
     fitting
         .into_iter()
         .map(|host| Chosen {
             name: host.name.clone(),
-            facts: host.facts.with(sysctls),
+            facts: match conntrack {
+                true => host.facts.with(sysctls).tracking(),
+                false => host.facts.with(sysctls),
+            },
             addresses: host
                 .facts
                 .addresses
@@ -327,6 +360,7 @@ fn choose(
                 .copied()
                 .collect(),
             sysctls: sysctls.clone(),
+            conntrack,
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 use super::{
     Assignment, BlockPorts, CaseSchedule, Connect, Host, Inventory, Role, Schedule, Serve, Work, place,
 };
-use crate::capacity::facts::OpenFiles;
+use crate::capacity::facts::{Conntrack, OpenFiles};
 use crate::capacity::{DESCRIPTORS_KEPT, Limit};
 use crate::sample::TcpState;
 use crate::sample_lab::{address, bound, host, plan, three_hosts};
@@ -216,6 +216,56 @@ fn a_setting_that_an_agent_may_not_make_is_told() {
     let mut inventory = three_hosts();
     inventory.hosts[1].facts.may_set_sysctls = false;
     insta::assert_snapshot!(shortfalls("clients.sysctls.ip_local_port_range = \"20000-20999\"", &inventory), @"case 'case 1' sets ip_local_port_range on host host-2, whose agent may not set kernel settings: start it with --allow-sysctls, or set it there by hand and leave it out of the plan");
+}
+
+#[test]
+fn tracking_that_a_plan_asks_for_binds_at_what_the_table_has_left_where_it_is_asked_for() {
+    let mut inventory = three_hosts();
+    for host in &mut inventory.hosts {
+        host.facts.conntrack_available = Some(Conntrack { count: 1, max: 50_001 });
+    }
+    for (text, tracking, connections, limit) in [
+        ("", [false, false, false], 129_024, Limit::FourTuples),
+        ("servers.conntrack = true\n", [true, false, false], 50_000, Limit::Conntrack),
+        // Each client's table has its own half of the connections.
+        ("clients.conntrack = true\n", [false, true, true], 100_000, Limit::Conntrack),
+        ("servers.conntrack = true\nclients.conntrack = true\n", [true; 3], 50_000, Limit::Conntrack),
+    ] {
+        let case = &placed(&format!("{text}clients.hosts = 2"), &inventory).cases[0];
+        let asked: Vec<_> = case.assignments.iter().map(|assignment| assignment.conntrack).collect();
+        assert_eq!(asked, tracking, "{text}");
+        let told = (case.target, case.prediction.connections, case.prediction.bound_by);
+        assert_eq!(told, (connections, connections, limit), "{text}");
+    }
+    // Where it is active already, the table as it stands counts.
+    inventory.hosts[0].facts.conntrack = Some(Conntrack { count: 2, max: 50_001 });
+    for text in ["", "servers.conntrack = true"] {
+        assert_eq!(placed(text, &inventory).cases[0].target, 49_999, "{text}");
+    }
+}
+
+#[test]
+fn an_excess_is_tried_beyond_the_prediction_and_needs_four_tuples_of_its_own() {
+    let mut inventory = three_hosts();
+    inventory.hosts[0].facts.conntrack_available = Some(Conntrack { count: 1, max: 50_001 });
+    let text = |excess: u32| format!("servers.conntrack = true\nload.excess = {excess}");
+    let schedule = placed(&text(100), &inventory);
+    let case = &schedule.cases[0];
+    assert_eq!((case.target, case.prediction.connections), (50_100, 50_000));
+    let opened: u64 = clients(case).map(|(_, connect)| connect.flows()).sum();
+    assert_eq!(opened, 50_100);
+    inventory.hosts[0].facts.conntrack_available = Some(Conntrack { count: 0, max: 64_502 });
+    assert_eq!(placed(&text(10), &inventory).cases[0].target, 64_512);
+    insta::assert_snapshot!(shortfalls(&text(11), &inventory), @"case 'case 1': 64,512 connections are possible by four_tuples on all clients (addresses, listening ports, net.ipv4.ip_local_port_range), 64,513 asked: add a destination (server port or address) or a source address");
+}
+
+#[test]
+fn tracking_that_a_host_may_not_or_cannot_do_is_told() {
+    let mut inventory = three_hosts();
+    insta::assert_snapshot!(shortfalls("servers.conntrack = true", &inventory), @"case 'case 1' makes connection tracking active on host host-1, which shows no net.netfilter.nf_conntrack_max: load the module there (`modprobe nf_conntrack`), or leave conntrack out of the plan");
+    inventory.hosts[0].facts.conntrack_available = Some(Conntrack { count: 0, max: 100 });
+    inventory.hosts[0].facts.may_set_sysctls = false;
+    insta::assert_snapshot!(shortfalls("servers.conntrack = true", &inventory), @"case 'case 1' makes connection tracking active on host host-1, whose agent may not change its kernel: start it with --allow-sysctls, or leave conntrack out of the plan");
 }
 
 #[test]

@@ -294,6 +294,16 @@ fn the_most_frequent_failure_names_the_limit_that_bound() {
     }
     let (_, trials) = good();
     assert_eq!(bound_by(&trials[0]), Limit::FourTuples);
+    for (target, table, limit) in
+        [(100, 8, Limit::Conntrack), (110, 8, Limit::Unknown), (110, 9, Limit::Conntrack)]
+    {
+        let tracked = changed(&|trials| {
+            (trials[0].prediction.bound_by, trials[0].target) = (Limit::Conntrack, target);
+            let after = readings(&[("conntrack.count", table), ("conntrack.max", 9)]);
+            end(trials, 0, Role::Server).after = after;
+        });
+        assert_eq!(bound_by(&tracked[0]), limit, "{table} of 9 entries, {target} tried");
+    }
     let memory = changed(&|trials| trials[0].prediction.bound_by = Limit::Memory);
     assert_eq!(bound_by(&memory[0]), Limit::Memory, "met exactly: the predicted limit");
 }

@@ -8,3 +8,4 @@ mod hosts;
 mod ports;
 mod refusals;
 mod stopping;
+mod tracking;

@@ -18,6 +18,7 @@ impl From<&Assignment> for v1::Assignment {
         Self {
             agent: assignment.agent.to_string(),
             sysctls: sysctls.iter().map(|(sysctl, value)| (sysctl.name().into(), value.clone())).collect(),
+            conntrack: assignment.conntrack,
             census: Some((&assignment.census).into()),
             work: Some((&assignment.work).into()),
         }
@@ -32,6 +33,7 @@ impl TryFrom<v1::Assignment> for Assignment {
         Ok(Self {
             agent: read("agent", &message.agent, "no agent's name")?,
             sysctls: settings(message.sysctls)?,
+            conntrack: message.conntrack,
             census: part("census", message.census)?,
             work: required("work", message.work)?.try_into()?,
         })

@@ -42,25 +42,26 @@ pub fn bound_socket() -> impl Strategy<Value = BoundSocket> {
 
 pub fn facts() -> impl Strategy<Value = HostFacts> {
     let host = (text(), text(), any::<(u64, u32, u64, bool)>(), open_files());
-    let net = (vec(any::<IpAddr>(), 0..4), sysctls(), vec(bound_socket(), 0..4), option::of(conntrack()));
-    (host, net).prop_map(
-        |((kernel, boot_id, numbers, open_files), (addresses, sysctls, bound, conntrack))| {
-            let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
-            HostFacts {
-                kernel,
-                boot_id,
-                network_namespace,
-                cpus,
-                memory_available,
-                open_files,
-                addresses,
-                sysctls,
-                bound,
-                conntrack,
-                may_set_sysctls,
-            }
-        },
-    )
+    let tracked = (option::of(conntrack()), option::of(conntrack()));
+    let net = (vec(any::<IpAddr>(), 0..4), sysctls(), vec(bound_socket(), 0..4), tracked);
+    (host, net).prop_map(|((kernel, boot_id, numbers, open_files), (addresses, sysctls, bound, tracked))| {
+        let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
+        let (conntrack, conntrack_available) = tracked;
+        HostFacts {
+            kernel,
+            boot_id,
+            network_namespace,
+            cpus,
+            memory_available,
+            open_files,
+            addresses,
+            sysctls,
+            bound,
+            conntrack,
+            conntrack_available,
+            may_set_sysctls,
+        }
+    })
 }
 
 pub fn answer() -> impl Strategy<Value = Answer> {
@@ -75,12 +76,9 @@ pub fn assignment() -> impl Strategy<Value = Assignment> {
         connect().prop_map(Work::Connect),
         select(vec![Role::Server, Role::Client]).prop_map(Work::Script)
     ];
-    (agent, sysctls(), census_filter(), work).prop_map(|(agent, sysctls, census, work)| Assignment {
-        agent,
-        sysctls,
-        census,
-        work,
-    })
+    (agent, sysctls(), any::<bool>(), census_filter(), work).prop_map(
+        |(agent, sysctls, conntrack, census, work)| Assignment { agent, sysctls, conntrack, census, work },
+    )
 }
 
 pub fn census_filter() -> impl Strategy<Value = CensusFilter> {

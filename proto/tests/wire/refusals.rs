@@ -35,6 +35,7 @@ fn serving() -> v1::Assignment {
     v1::Assignment {
         agent: "a-1".into(),
         sysctls: [("somaxconn".into(), "4096".into())].into(),
+        conntrack: true,
         census: Some(v1::CensusFilter {
             role: "server".into(),
             servers: vec!["10.0.0.1:7000".into()],

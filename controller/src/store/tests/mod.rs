@@ -93,6 +93,7 @@ fn host(name: &str, role: Role, addresses: &[[u8; 4]]) -> Host {
             sysctls: Default::default(),
             bound: Vec::new(),
             conntrack: None,
+            conntrack_available: None,
             may_set_sysctls: false,
         },
     }
