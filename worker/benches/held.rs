@@ -259,6 +259,7 @@ fn bare() {
     match work {
         Work::Serve(serve) => bare_server(serve, lines),
         Work::Connect(connect) => bare_client(connect, lines),
+        Work::Script(_) => panic!("the bare loop bears load"),
     }
 }
 
