@@ -3,6 +3,7 @@
 //! Every case is a whole file of its own: the base with the case's values written over it. Because
 //! the values keep their places in the source, a problem of a swept value points at the sweep.
 
+use super::accept::Accept;
 use super::cases::{listed_cases, put};
 use super::depth::too_deep;
 use super::given::Given;
@@ -93,6 +94,12 @@ pub(super) struct ServersText {
     /// The backlog given to listen() (default 4096).
     #[schemars(with = "Option<Count>")]
     pub(super) backlog: Given<Count>,
+    /// What is done with finished handshakes: "all" (default), "never", "close", "200/s", "until 500".
+    #[schemars(with = "Option<Accept>")]
+    pub(super) accept: Given<Accept>,
+    /// Descriptors that one table of a host may hold (default: as many as the host allows).
+    #[schemars(with = "Option<Count>")]
+    pub(super) files: Given<Count>,
     /// Labels that a host must carry (default none).
     #[schemars(with = "Option<Labels>")]
     pub(super) labels: Given<Labels>,
@@ -113,6 +120,9 @@ pub(super) struct ClientsText {
     /// "kernel", or the ports to bind (default "1024-65535").
     #[schemars(with = "Option<SourcePorts>")]
     pub(super) source_ports: Given<SourcePorts>,
+    /// Descriptors that one table of a host may hold (default: as many as the host allows).
+    #[schemars(with = "Option<Count>")]
+    pub(super) files: Given<Count>,
     /// Labels that a host must carry (default none).
     #[schemars(with = "Option<Labels>")]
     pub(super) labels: Given<Labels>,
@@ -130,6 +140,10 @@ pub(super) struct LoadText {
     /// "max" or how many (default "max").
     #[schemars(with = "Option<Connections>")]
     pub(super) connections: Given<Connections>,
+    /// Whether a connection counts once the server's application has answered (default true); else,
+    /// once its handshake is over.
+    #[schemars(with = "Option<bool>")]
+    pub(super) answered: Given<bool>,
     /// "unlimited" or connects per second over all clients (default "unlimited").
     #[schemars(with = "Option<Rate>")]
     pub(super) rate: Given<Rate>,

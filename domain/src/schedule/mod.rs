@@ -3,6 +3,7 @@
 mod assignment;
 mod inventory;
 mod place;
+mod queue;
 mod share;
 mod shortfall;
 #[cfg(test)]

@@ -5,12 +5,13 @@ use super::assignment::{
     Assignment, BlockPorts, CensusFilter, Connect, FlowBlock, Listener, Role, Serve, Work,
 };
 use super::inventory::{Host, Inventory};
+use super::queue::{accepted, answered_in_time, rooms, within};
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
 use crate::capacity::facts::{BoundSocket, HostFacts};
 use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
 use crate::id::AgentName;
-use crate::plan::{Case, Connections, Labels, Plan, Setup, SourcePorts};
+use crate::plan::{Accept, Case, Connections, Labels, Plan, Setup, SourcePorts};
 use crate::ports::PortSet;
 use crate::sample::TcpState;
 use crate::sysctl::Sysctls;
@@ -40,6 +41,17 @@ pub struct CaseSchedule {
     pub assignments: Vec<Assignment>,
 }
 
+impl CaseSchedule {
+    /// What the servers do with finished handshakes, and whether clients wait for their answers.
+    pub fn asked_of_servers(&self) -> (Accept, bool) {
+        let serving = self.assignments.iter().find_map(|assignment| match &assignment.work {
+            Work::Serve(serve) => Some((serve.accept, serve.answered)),
+            _ => None,
+        });
+        serving.unwrap_or((Accept::All, true))
+    }
+}
+
 /// Places every case of a plan on the hosts.
 ///
 /// # Errors
@@ -63,6 +75,7 @@ struct Chosen {
     facts: HostFacts,
     addresses: Vec<IpAddr>,
     sysctls: Sysctls,
+    files: Option<u64>,
 }
 
 fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Shortfall>> {
@@ -74,15 +87,31 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
     let ways = ways_of(&clients, &endpoints, &setup.clients.source_ports);
     let weights: Vec<u64> = ways.iter().map(|way| u64::from(way.ports.len())).collect();
     let tuples: u64 = weights.iter().sum();
-    let accept_queue = servers
+    let accept = setup.servers.accept;
+    let queue_of = |server: &Chosen| u64::from(setup.servers.backlog.min(server.facts.somaxconn())) + 1;
+    let accept_queue = servers.iter().map(queue_of).min().unwrap_or(0);
+    let rooms: Option<Vec<u64>> = servers
         .iter()
-        .map(|server| u64::from(setup.servers.backlog.min(server.facts.somaxconn())) + 1)
-        .min()
-        .unwrap_or(0);
-    let prediction =
-        predict(setup.load.connections, tuples, &parts_of(&servers, &clients, &ways, tuples), accept_queue);
-    let target = prediction.connections;
+        .zip(&listeners)
+        .map(|(server, listeners)| rooms(accept, queue_of(server), listeners.len()))
+        .collect::<Option<Vec<_>>>()
+        .map(|rooms| rooms.concat());
+    let room = rooms.as_ref().map(|rooms| rooms.iter().sum());
+    let parts = parts_of(&servers, &clients, &ways, tuples, accept);
+    let prediction = predict(setup.load.connections, tuples, &parts, accept_queue, room);
     demand(case, &prediction)?;
+    // What the queues have no room for may be asked for all the same: then its connects are dropped.
+    let target = match setup.load.connections {
+        Connections::Exactly(asked) => asked,
+        Connections::Max => prediction.connections,
+    };
+    let weights = match &rooms {
+        Some(rooms) => {
+            let destinations: Vec<usize> = ways.iter().map(|way| way.destination).collect();
+            within(rooms, weights, &destinations, target)
+        }
+        None => weights,
+    };
 
     let blocks = blocks_of(&ways, &proportional(target, &weights), setup);
     let mut expected = vec![0u64; endpoints.len()];
@@ -92,9 +121,15 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         }
     }
     let sources: Vec<IpAddr> = clients.iter().flat_map(|client| client.addresses.iter().copied()).collect();
-    let connectors = connectors_of(&servers, &clients);
+    // One at a time where a queue fills up: two that come for its last place would both be told that
+    // their handshake is over (the last ACK of one is dropped, tcp_check_req in net/ipv4).
+    let connectors = match rooms {
+        Some(_) => vec![1; clients.len()],
+        None => connectors_of(&servers, &clients),
+    };
     let total_connectors: u64 = connectors.iter().sum();
-    let window = (accept_queue / total_connectors.max(1)).clamp(1, WIDEST_WINDOW) as u32;
+    let unanswered = accept_queue.min(answered_in_time(accept, setup.load.timeout));
+    let window = (unanswered / total_connectors.max(1)).clamp(1, WIDEST_WINDOW) as u32;
 
     let mut assignments = Vec::new();
     let mut at = 0;
@@ -104,12 +139,18 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         assignments.push(Assignment {
             agent: server.name.clone(),
             sysctls: server.sysctls.clone(),
+            files: server.files,
             census: CensusFilter {
                 role: Role::Server,
                 servers: listeners.iter().map(|listener| listener.endpoint).collect(),
                 clients: sources.clone(),
             },
-            work: Work::Serve(Serve { lanes: serve_lanes(own, lane_capacity(&server.facts)), listeners }),
+            work: Work::Serve(Serve {
+                lanes: serve_lanes(&accepted(accept, own), lane_capacity(&server.facts)),
+                listeners,
+                accept,
+                answered: setup.load.answered,
+            }),
         });
     }
     for (index, client) in clients.iter().enumerate() {
@@ -124,6 +165,7 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         assignments.push(Assignment {
             agent: client.name.clone(),
             sysctls: client.sysctls.clone(),
+            files: client.files,
             census: CensusFilter {
                 role: Role::Client,
                 servers: endpoints.clone(),
@@ -141,19 +183,21 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
                 },
                 timeout_micros: setup.load.timeout.0.as_micros() as u64,
                 beyond: prediction.bound_by == Limit::FourTuples,
+                answered: setup.load.answered,
             }),
         });
     }
     Ok(CaseSchedule { prediction, target, assignments })
 }
 
-/// Refuses a case of which the hosts cannot hold what it asks for, with every limit that is short.
+/// Refuses a case of which the hosts cannot hold what it asks for, with every limit that is short. A
+/// full accept queue is none of them: what happens then is what such a case is made for.
 fn demand(case: &Case, prediction: &Prediction) -> Result<(), Vec<Shortfall>> {
     if let Connections::Exactly(asked) = case.setup.load.connections {
         let short: Vec<_> = prediction
             .margins
             .iter()
-            .filter(|margin| margin.offered < asked)
+            .filter(|margin| margin.offered < asked && margin.limit != Limit::AcceptQueue)
             .map(|margin| Shortfall::Capacity {
                 case: case.name.clone(),
                 limit: margin.limit,
@@ -193,6 +237,7 @@ fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<
         servers.addresses,
         &servers.labels,
         &servers.sysctls,
+        servers.files,
         inventory,
         &[],
         &mut short,
@@ -205,6 +250,7 @@ fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<
         clients.addresses,
         &clients.labels,
         &clients.sysctls,
+        clients.files,
         inventory,
         &taken,
         &mut short,
@@ -223,6 +269,7 @@ fn choose(
     addresses: u32,
     labels: &Labels,
     sysctls: &Sysctls,
+    files: Option<u64>,
     inventory: &Inventory,
     taken: &[AgentName],
     short: &mut Vec<Shortfall>,
@@ -260,6 +307,11 @@ fn choose(
     }
     fitting.truncate(asked as usize);
     for host in &fitting {
+        let offered = host.facts.open_files.per_table;
+        if let Some(asked) = files.filter(|files| *files > offered) {
+            let (case, agent) = (case.name.clone(), host.name.clone());
+            short.push(Shortfall::Files { case, agent, asked, offered });
+        }
         if let Some(sysctl) = sysctls.keys().next().filter(|_| !host.facts.may_set_sysctls) {
             short.push(Shortfall::Setting {
                 case: case.name.clone(),
@@ -272,7 +324,7 @@ fn choose(
         .into_iter()
         .map(|host| Chosen {
             name: host.name.clone(),
-            facts: host.facts.with(sysctls),
+            facts: host.facts.with(sysctls).with_files(files),
             addresses: host
                 .facts
                 .addresses
@@ -282,6 +334,7 @@ fn choose(
                 .copied()
                 .collect(),
             sysctls: sysctls.clone(),
+            files,
         })
         .collect()
 }
@@ -361,16 +414,22 @@ fn ways_of(clients: &[Chosen], endpoints: &[SocketAddr], asked: &SourcePorts) ->
     ways
 }
 
-fn parts_of<'a>(servers: &'a [Chosen], clients: &'a [Chosen], ways: &[Way], tuples: u64) -> Vec<Part<'a>> {
-    let serving = servers.iter().map(|server| (server, 1.0 / servers.len().max(1) as f64));
+fn parts_of<'a>(
+    servers: &'a [Chosen],
+    clients: &'a [Chosen],
+    ways: &[Way],
+    tuples: u64,
+    accept: Accept,
+) -> Vec<Part<'a>> {
+    let serving = servers.iter().map(|server| (server, 1.0 / servers.len().max(1) as f64, accept.keeps()));
     let connecting = clients.iter().enumerate().map(|(index, client)| {
         let own: u64 =
             ways.iter().filter(|way| way.client == index).map(|way| u64::from(way.ports.len())).sum();
-        (client, own as f64 / tuples.max(1) as f64)
+        (client, own as f64 / tuples.max(1) as f64, true)
     });
     serving
         .chain(connecting)
-        .map(|(host, share)| Part { name: host.name.as_str(), facts: &host.facts, share })
+        .map(|(host, share, keeps)| Part { name: host.name.as_str(), facts: &host.facts, share, keeps })
         .collect()
 }
 

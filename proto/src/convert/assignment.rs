@@ -3,6 +3,7 @@
 use super::error::{NO_ADDRESS, NO_ENDPOINT, WireError, each, part, read, read_each, required, texts};
 use crate::v1;
 use std::collections::BTreeMap;
+use tuplelab_domain::plan::Accept;
 use tuplelab_domain::schedule::{
     Assignment, BlockPorts, CensusFilter, Connect, ConnectLane, FlowBlock, Listener, Role, Serve, ServeLane,
     Turn, Work,
@@ -20,6 +21,7 @@ impl From<&Assignment> for v1::Assignment {
             sysctls: sysctls.iter().map(|(sysctl, value)| (sysctl.name().into(), value.clone())).collect(),
             census: Some((&assignment.census).into()),
             work: Some((&assignment.work).into()),
+            files: assignment.files,
         }
     }
 }
@@ -34,6 +36,7 @@ impl TryFrom<v1::Assignment> for Assignment {
             sysctls: settings(message.sysctls)?,
             census: part("census", message.census)?,
             work: required("work", message.work)?.try_into()?,
+            files: message.files,
         })
     }
 }
@@ -99,6 +102,8 @@ impl From<&Serve> for v1::Serve {
         Self {
             listeners: serve.listeners.iter().map(Into::into).collect(),
             lanes: serve.lanes.iter().map(lane).collect(),
+            accept: serve.accept.to_string(),
+            answered: Some(serve.answered),
         }
     }
 }
@@ -113,7 +118,11 @@ impl TryFrom<v1::Serve> for Serve {
         };
         let lane = |lane: v1::ServeLane| Ok(ServeLane { turns: each("turns", lane.turns, turn)? });
         let lanes = each("lanes", message.lanes, lane)?;
-        Ok(Self { listeners, lanes })
+        let accept = match message.accept.as_str() {
+            "" => Accept::All,
+            text => read("accept", text, "no way to accept that this version knows")?,
+        };
+        Ok(Self { listeners, lanes, accept, answered: message.answered.unwrap_or(true) })
     }
 }
 
@@ -141,6 +150,7 @@ impl From<&Connect> for v1::Connect {
             rate: connect.rate,
             timeout_micros: connect.timeout_micros,
             beyond: connect.beyond,
+            answered: Some(connect.answered),
         }
     }
 }
@@ -165,6 +175,7 @@ impl TryFrom<v1::Connect> for Connect {
             rate: message.rate,
             timeout_micros: message.timeout_micros,
             beyond: message.beyond,
+            answered: message.answered.unwrap_or(true),
         })
     }
 }
