@@ -171,7 +171,8 @@ impl Duty {
         self.generation += 1;
         let mut engine = Engine::start(&self.program, self.generation, self.engine_events.clone())
             .map_err(|error| format!("failed to start {} worker: {error}", self.program.display()))?;
-        let order = WorkerOrder::Prepare { token: prepare.token, work: assignment.work.clone() };
+        let (token, files, work) = (prepare.token, assignment.files, assignment.work.clone());
+        let order = WorkerOrder::Prepare { token, files, work };
         engine.order(&order).await.map_err(|error| format!("the worker took no order: {error}"))?;
         info!(run = %key.run, case = key.case, trial = key.trial, role = assignment.role().name(), "prepare");
         let key = key.clone();

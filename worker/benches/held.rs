@@ -166,7 +166,7 @@ impl Process {
             .unwrap();
         let (orders, reports) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut process = Self { child, orders, reports };
-        process.order(&WorkerOrder::Prepare { token: TOKEN, work });
+        process.order(&WorkerOrder::Prepare { token: TOKEN, files: None, work });
         process.until(|report| matches!(report, WorkerReport::Ready).then_some(()));
         process
     }

@@ -106,6 +106,14 @@ impl HostFacts {
         self.number(Sysctl::IpUnprivilegedPortStart).and_then(|n| u16::try_from(n).ok()).unwrap_or(1024)
     }
 
+    /// These facts with tables of at most so many descriptors.
+    pub fn with_files(mut self, files: Option<u64>) -> Self {
+        if let Some(files) = files {
+            self.open_files.per_table = self.open_files.per_table.min(files);
+        }
+        self
+    }
+
     /// These facts as they will be once the plan's settings are made.
     pub fn with(&self, sysctls: &Sysctls) -> Self {
         let mut facts = self.clone();

@@ -3,6 +3,7 @@
 use super::error::{NO_ADDRESS, NO_ENDPOINT, WireError, each, part, read, read_each, required, texts};
 use crate::v1;
 use std::collections::BTreeMap;
+use tuplelab_domain::plan::Accept;
 use tuplelab_domain::schedule::{
     Assignment, BlockPorts, CensusFilter, Connect, ConnectLane, FlowBlock, Listener, Role, Serve, ServeLane,
     Turn, Work,
@@ -21,6 +22,7 @@ impl From<&Assignment> for v1::Assignment {
             conntrack: assignment.conntrack,
             census: Some((&assignment.census).into()),
             work: Some((&assignment.work).into()),
+            files: assignment.files,
         }
     }
 }
@@ -36,6 +38,7 @@ impl TryFrom<v1::Assignment> for Assignment {
             conntrack: message.conntrack,
             census: part("census", message.census)?,
             work: required("work", message.work)?.try_into()?,
+            files: message.files,
         })
     }
 }
@@ -107,6 +110,8 @@ impl From<&Serve> for v1::Serve {
         Self {
             listeners: serve.listeners.iter().map(Into::into).collect(),
             lanes: serve.lanes.iter().map(lane).collect(),
+            accept: serve.accept.to_string(),
+            answered: Some(serve.answered),
         }
     }
 }
@@ -121,7 +126,11 @@ impl TryFrom<v1::Serve> for Serve {
         };
         let lane = |lane: v1::ServeLane| Ok(ServeLane { turns: each("turns", lane.turns, turn)? });
         let lanes = each("lanes", message.lanes, lane)?;
-        Ok(Self { listeners, lanes })
+        let accept = match message.accept.as_str() {
+            "" => Accept::All,
+            text => read("accept", text, "no way to accept that this version knows")?,
+        };
+        Ok(Self { listeners, lanes, accept, answered: message.answered.unwrap_or(true) })
     }
 }
 
@@ -149,6 +158,7 @@ impl From<&Connect> for v1::Connect {
             rate: connect.rate,
             timeout_micros: connect.timeout_micros,
             beyond: connect.beyond,
+            answered: Some(connect.answered),
         }
     }
 }
@@ -173,6 +183,7 @@ impl TryFrom<v1::Connect> for Connect {
             rate: message.rate,
             timeout_micros: message.timeout_micros,
             beyond: message.beyond,
+            answered: message.answered.unwrap_or(true),
         })
     }
 }

@@ -7,6 +7,7 @@ use proptest::sample::select;
 use std::net::{IpAddr, SocketAddr};
 use tuplelab_domain::capacity::facts::{BoundSocket, Conntrack, HostFacts, OpenFiles};
 use tuplelab_domain::id::AgentName;
+use tuplelab_domain::plan::Accept;
 use tuplelab_domain::ports::PortSet;
 use tuplelab_domain::sample::*;
 use tuplelab_domain::schedule::*;
@@ -76,8 +77,15 @@ pub fn assignment() -> impl Strategy<Value = Assignment> {
         connect().prop_map(Work::Connect),
         select(vec![Role::Server, Role::Client]).prop_map(Work::Script)
     ];
-    (agent, sysctls(), any::<bool>(), census_filter(), work).prop_map(
-        |(agent, sysctls, conntrack, census, work)| Assignment { agent, sysctls, conntrack, census, work },
+    (agent, sysctls(), any::<bool>(), option::of(any::<u64>()), census_filter(), work).prop_map(
+        |(agent, sysctls, conntrack, files, census, work)| Assignment {
+            agent,
+            sysctls,
+            conntrack,
+            files,
+            census,
+            work,
+        },
     )
 }
 
@@ -86,22 +94,36 @@ pub fn census_filter() -> impl Strategy<Value = CensusFilter> {
         .prop_map(|(role, servers, clients)| CensusFilter { role, servers, clients })
 }
 
+fn accept() -> impl Strategy<Value = Accept> {
+    let count = 1u64..=10_000_000_000;
+    prop_oneof![
+        select(vec![Accept::All, Accept::Never, Accept::Close]),
+        count.clone().prop_map(Accept::PerSecond),
+        count.prop_map(Accept::Until),
+    ]
+}
+
 pub fn serve() -> impl Strategy<Value = Serve> {
     let listener = (endpoint(), any::<u32>()).prop_map(|(endpoint, backlog)| Listener { endpoint, backlog });
     vec(listener, 1..4).prop_flat_map(|listeners| {
         let turn =
             (0..listeners.len() as u32, any::<u32>()).prop_map(|(listener, quota)| Turn { listener, quota });
         let lane = vec(turn, 0..4).prop_map(|turns| ServeLane { turns });
-        vec(lane, 0..4).prop_map(move |lanes| Serve { listeners: listeners.clone(), lanes })
+        (vec(lane, 0..4), accept(), any::<bool>()).prop_map(move |(lanes, accept, answered)| Serve {
+            listeners: listeners.clone(),
+            lanes,
+            accept,
+            answered,
+        })
     })
 }
 
 pub fn connect() -> impl Strategy<Value = Connect> {
     let lane = vec(flow_block(), 0..4).prop_map(|blocks| ConnectLane { blocks });
-    (vec(lane, 0..4), any::<(u32, u32, u64, bool)>(), option::of(1e-9f64..1e9)).prop_map(
+    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool)>(), option::of(1e-9f64..1e9)).prop_map(
         |(lanes, numbers, rate)| {
-            let (connectors, window, timeout_micros, beyond) = numbers;
-            Connect { lanes, connectors, window, rate, timeout_micros, beyond }
+            let (connectors, window, timeout_micros, beyond, answered) = numbers;
+            Connect { lanes, connectors, window, rate, timeout_micros, beyond, answered }
         },
     )
 }

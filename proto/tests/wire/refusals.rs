@@ -44,7 +44,9 @@ fn serving() -> v1::Assignment {
         work: Some(Work::Serve(v1::Serve {
             listeners: vec![listener(7000), listener(7001)],
             lanes: vec![v1::ServeLane { turns }],
+            ..Default::default()
         })),
+        files: None,
     }
 }
 
@@ -108,6 +110,19 @@ fn the_messages_that_the_tables_change_are_taken_unchanged() {
     assert_eq!(block_refused(|_| ()), "");
     assert_eq!(counters_refused(&[failure("connect", "EADDRNOTAVAIL", 1)]), "");
     assert_eq!(census_refused(|_| ()), "");
+}
+
+#[test]
+fn a_controller_that_says_nothing_of_accepting_and_answers_means_what_it_always_meant() {
+    let assignment = Assignment::try_from(serving()).expect("it has a meaning");
+    let tuplelab_domain::schedule::Work::Serve(serve) = assignment.work else { panic!("it serves") };
+    assert_eq!((serve.accept.to_string().as_str(), serve.answered, assignment.files), ("all", true, None));
+    let connect = tuplelab_domain::schedule::Connect::try_from(v1::Connect::default()).expect("a meaning");
+    assert!(connect.answered);
+    assert_eq!(
+        serve_refused(|s| s.accept = "maybe".into()),
+        "the field 'serve.accept' holds 'maybe', which is no way to accept that this version knows"
+    );
 }
 
 #[test]

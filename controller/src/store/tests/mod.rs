@@ -189,6 +189,8 @@ fn trial(schedule: &Schedule, case: u32, ends: Vec<End>) -> TrialEvidence {
         trial: 0,
         prediction: placed.prediction.clone(),
         target: placed.target,
+        accept: placed.asked_of_servers().0,
+        answered: placed.asked_of_servers().1,
         ends,
         observations: if case == 0 { Vec::new() } else { observations() },
         gaps: if case == 0 { Vec::new() } else { vec!["client-1 was not counted".into()] },
