@@ -33,7 +33,8 @@ use uring::Ring;
 /// A group has no more sockets than this: what needs more is a load.
 pub const MOST: usize = 20_000;
 
-/// The worker's named sockets. They close when this is dropped.
+/// The worker's named sockets. When this is dropped they close with RST: a TIME_WAIT would refuse ports to
+/// the next script. (What rings hold closes with FIN.)
 #[derive(Debug, Default)]
 pub struct Script {
     groups: BTreeMap<String, Group>,
@@ -215,6 +216,16 @@ impl Script {
         let mut tally = Tally::default();
         many::settle(sockets, until(within), &mut tally);
         Ok(many::answer(sockets, &tally, false))
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        for group in std::mem::take(&mut self.groups).into_values() {
+            for held in group.sockets {
+                let _ = held.reset();
+            }
+        }
     }
 }
 
