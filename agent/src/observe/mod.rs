@@ -26,7 +26,8 @@ use tuplelab_domain::script::{Action, Answer};
 /// all of it is of the network namespace of the threads that call [`Self::perform`].
 #[derive(Debug, Default)]
 pub struct Observers {
-    capture: Option<Capture>,
+    /// Refused ones too: a later question learns why there is nothing.
+    capture: Option<Result<Capture, Errno>>,
     kept: Option<Kept>,
 }
 
@@ -44,16 +45,14 @@ impl Observers {
             Action::Capture(port) => {
                 // The one before ends first: what it counted is gone, whatever becomes of the next.
                 self.capture = None;
-                match Capture::begin(*port) {
-                    Ok(capture) => {
-                        self.capture = Some(capture);
-                        Answer::of("ok")
-                    }
-                    Err(errno) => refused(errno),
+                match self.capture.insert(Capture::begin(*port)) {
+                    Ok(_) => Answer::of("ok"),
+                    Err(errno) => refused(*errno),
                 }
             }
             Action::Packets => match &self.capture {
-                Some(capture) => capture.packets(),
+                Some(Ok(capture)) => capture.packets(),
+                Some(Err(errno)) => refused(*errno),
                 None => refused_because(Errno::EINVAL, "no 'capture' step came before on this host"),
             },
             Action::Counters => {

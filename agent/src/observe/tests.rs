@@ -59,6 +59,16 @@ fn a_capture_on_loopback_counts_each_flag_once() {
     assert_eq!(perform(&mut observers, "packets").value, Some(0));
 }
 
+#[test]
+fn a_capture_that_was_refused_is_why_there_are_no_packets() {
+    let mut observers = Observers { capture: Some(Err(Errno::EPERM)), ..Observers::default() };
+    let answer = perform(&mut observers, "packets");
+    assert_eq!(answer.outcome, "EPERM");
+    assert!(answer.details["remedy"].contains("CAP_NET_RAW"), "{answer:?}");
+    let answer = perform(&mut Observers::default(), "packets");
+    assert!(answer.details["why"].contains("no 'capture' step"), "{answer:?}");
+}
+
 /// Namespaces: this one is the server, `far` the raw peer's host, and between them a veth pair.
 const PAIR: &str = "ip link add data0 type veth peer name far0 \
     && ip address add 10.66.1.1/16 dev data0 && ip link set data0 up \

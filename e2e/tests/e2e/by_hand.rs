@@ -67,6 +67,43 @@ fn agents_in_terminals_of_their_own_run_a_plan_from_yet_another_one() {
 }
 
 #[test]
+fn agents_by_hand_do_a_script_and_a_cancel_frees_them_from_a_worker_that_is_stopped() {
+    loopback_hosts();
+    let world = World::new();
+    let (url, running) = start(&world, &[("a", "127.66.45.1", "server"), ("b", "127.66.45.2", "client")]);
+    let at = |args: &[&str]| world.run(["--controller", &url].iter().chain(args));
+    let listen = "server socket l tcp reuseaddr\nserver bind l self:7350\nserver listen l 5\n";
+    let script = |name: &str, steps: &str, expected: &str| {
+        let expect = format!("[[expect]]\nanswer = \"{expected}\"\n");
+        world.write(name, format!("steps = \"\"\"\n{listen}{steps}\"\"\"\n{expect}"))
+    };
+    let queue = "client many c 6 connect server:7350 -> held\nserver sockets 7350 -> queue\n";
+    let plan = script("queue.toml", queue, "queue:queued = 6");
+    let report = at(&["run", &plan, "--json"]).exits(0).report();
+    let steps = &report.scripts.first().expect("a script").steps;
+    let by: Vec<&str> = steps.iter().map(|step| step.agent.as_str()).collect();
+    assert_eq!(by, ["a", "a", "a", "b", "a"]);
+    assert_eq!(steps[3].text, "many c 6 connect 127.66.45.1:7350 within 1000ms");
+    assert_eq!(at(&["show", "last", "--json"]).exits(0).report(), report);
+
+    let wrong = script("wrong.toml", queue, "held = 5");
+    at(&["run", &wrong]).exits(1);
+
+    let long = script("long.toml", "server stop -> stopped\nclient wait 60s\n", "stopped = ok");
+    let submitted = at(&["run", &long, "--detach"]).exits(0);
+    let run = submitted.stdout.trim();
+    let watching = world.start(["--controller", &url, "watch", run]);
+    crate::scripts::stopped_worker(&world);
+    at(&["cancel", run]).exits(0);
+    assert!(watching.wait().exits(130).stdout.contains("cancelled"));
+    assert!(world.processes("worker").is_empty(), "a worker is left");
+    at(&["run", &plan]).exits(0);
+    for daemon in running {
+        daemon.stop().exits(0);
+    }
+}
+
+#[test]
 fn a_second_agent_of_the_same_name_is_refused_and_the_first_goes_on() {
     loopback_hosts();
     let world = World::new();

@@ -8,5 +8,6 @@ mod by_hand;
 mod hosts;
 mod ports;
 mod refusals;
+mod scripts;
 mod stopping;
 mod tracking;

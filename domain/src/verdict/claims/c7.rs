@@ -220,17 +220,26 @@ fn reserve(points: &mut Points<'_>, prefix: &str, unread: bool) -> Option<String
 
 /// The accept that fails after it has taken the connection: its peer has port 0.
 fn nameless(points: &mut Points<'_>) -> Option<String> {
+    let mut arrived = points.given("nameless.handshake").map(drop);
     let what = "a peer with source port 0 completes its handshake";
     points.point(Weight::Law, "nameless.handshake", what, |given| {
         let (acked, sent) = (given.number("acked")?, given.number("sent")?);
+        if acked == 0 {
+            arrived = Err("no peer without a name was connected".into());
+        }
         Ok((format!("{acked} of {sent}"), acked == sent))
     });
+    // Without such a peer accept() has nothing to fail with.
     let what = "accept() takes a connection whose peer it cannot name, and fails";
-    points.outcome(Weight::Law, "nameless.accept", what, &["ECONNABORTED"]);
-    // Nobody acknowledges it, so it may come again.
+    points.point(Weight::Law, "nameless.accept", what, |given| {
+        arrived.clone()?;
+        Ok((said(given.answer), given.answer.outcome == "ECONNABORTED"))
+    });
     let what = "only where accept() has taken the connection its failure sends a FIN";
     let sends = points.point(Weight::Law, "nameless.wire", what, |given| {
+        arrived.clone()?;
         let (fin, rst) = (captured(given, "fin_out")?, captured(given, "rst_out")?);
+        // Nobody acknowledges it, so it may come again.
         Ok((format!("{fin} FIN, {rst} RST"), fin > 0 && rst == 0))
     });
     sends.then(|| {
