@@ -1,12 +1,19 @@
 //! The worker as a process: its limits and priorities, and what it costs.
 
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
 
 /// Raises the soft limit on descriptors to the hard one, and steps back behind the agent: lower
 /// priority, and the first to go when memory ends. What is refused here is missed by nobody but the
 /// schedule, whose figures then show it.
+///
+/// A worker that a script has stopped does not see its input end when its agent dies. So it asks to be
+/// continued then: SIGCONT does nothing to one that is not stopped. (prctl(2): the signal comes when the
+/// thread ends that started this process. An agent's threads end with it.)
 pub(crate) fn prepare() {
+    let _ = prctl::set_pdeathsig(Signal::SIGCONT);
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }

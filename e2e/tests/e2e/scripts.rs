@@ -135,7 +135,14 @@ fn a_stopped_worker_does_not_outlive_an_agent_that_is_killed() {
     let run = stopped_for_long(&world, 7730);
     let agents = world.processes("server-1");
     assert_eq!(agents.len(), 1);
+    let worker = stopped_worker(&world);
     kill(Pid::from_raw(agents[0].cast_signed()), Signal::SIGKILL).expect("it is ours");
+    // At once, and not only when its lab ends.
+    let late = Instant::now() + Duration::from_secs(5);
+    while world.processes("worker").contains(&worker) {
+        assert!(Instant::now() < late, "the stopped worker outlives its agent");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let report = run.wait().exits(7).report();
     let Some(Outcome::AgentLost { agent, .. }) = &report.outcome else { panic!("{:?}", report.outcome) };
     assert_eq!(agent.as_str(), "server-1");
