@@ -15,7 +15,64 @@ struct Golden {
 }
 
 /// One entry a claim, in order.
-const GOLDEN: &[Golden] = &[];
+const GOLDEN: &[Golden] = &[
+    Golden {
+        claim: ClaimId::C1,
+        plan: include_str!("../../../../plans/claims/c1-five-tuple.toml"),
+        evidence: include_str!("golden/c1.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C2,
+        plan: include_str!("../../../../plans/claims/c2-ports-of-both-ends.toml"),
+        evidence: include_str!("golden/c2.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C8,
+        plan: include_str!("../../../../plans/claims/c8-passive-active.toml"),
+        evidence: include_str!("golden/c8.json"),
+        finding: Finding::Qualified,
+    },
+];
+
+/// The verdict on golden evidence in which an answer's detail (or its value or outcome, if that is the
+/// word) is another one.
+pub(super) fn changed(claim: ClaimId, changes: &[(&str, &str, &str)]) -> Verdict {
+    let golden = GOLDEN.iter().find(|golden| golden.claim == claim).expect("it has an entry");
+    let (plan, mut trials) = given(golden);
+    for (label, part, value) in changes {
+        let mut observations = trials.iter_mut().flat_map(|trial| &mut trial.observations);
+        let of = observations.find(|observation| observation.label.as_deref() == Some(label));
+        let answer = &mut of.expect("an answer of that label").answer;
+        match *part {
+            "outcome" => answer.outcome = (*value).into(),
+            "value" => answer.value = Some(value.parse().expect("a number")),
+            detail => {
+                answer.details.insert(detail.into(), (*value).into());
+            }
+        }
+    }
+    found(golden, &plan, &trials)
+}
+
+/// Each change refutes the claim, and the reason names the number.
+pub(super) fn refuted_by(claim: ClaimId, changes: &[(&str, &str, &str, &str)]) {
+    for (label, part, value, named) in changes {
+        let verdict = changed(claim, &[(label, part, value)]);
+        assert_eq!(verdict.verdict, Finding::Refuted, "{label} {part} {value}: {}", verdict.because);
+        assert!(verdict.because.contains(named), "{label}: {}", verdict.because);
+    }
+}
+
+/// Each change leaves the claim open, and the reason says why.
+pub(super) fn left_open_by(claim: ClaimId, changes: &[(&str, &str, &str, &str)]) {
+    for (label, part, value, named) in changes {
+        let verdict = changed(claim, &[(label, part, value)]);
+        assert_eq!(verdict.verdict, Finding::Inconclusive, "{label} {part} {value}: {}", verdict.because);
+        assert!(verdict.because.contains(named), "{label}: {}", verdict.because);
+    }
+}
 
 fn given(golden: &Golden) -> (Plan, Vec<TrialEvidence>) {
     let plan = PlanFile::parse(golden.plan).and_then(check).expect("a plan");
