@@ -2,8 +2,9 @@
 
 use statrs::distribution::{ChiSquared, ContinuousCDF as _};
 
-/// What chance does more rarely than this is not taken for chance.
-pub(super) const UNLIKELY: f64 = 0.001;
+/// What chance does more rarely than this is not taken for chance. Claims are tried over and over, on many
+/// machines: one false alarm in a hundred thousand tests is borne, one in a thousand would be seen weekly.
+pub(super) const UNLIKELY: f64 = 1e-5;
 
 /// How far some counts are from an equal split.
 #[derive(Debug, Clone, Copy, PartialEq)]
