@@ -24,8 +24,9 @@ pub struct Options {
     /// included (`inet_release` in `net/ipv4/af_inet.c` does not look at that). With 0, for which
     /// `linger0` is another word, it sends RST.
     pub linger: Option<u16>,
-    /// TCP_SYNCNT: how often a SYN is sent again, 1 to 127 (`MAX_TCP_SYNCNT` in `include/net/tcp.h`);
-    /// else `tcp_syn_retries`, 6 by default.
+    /// TCP_SYNCNT, 1 to 127 (`MAX_TCP_SYNCNT` in `include/net/tcp.h`), else `tcp_syn_retries`, 6 by default:
+    /// `connect` gives up after 2^(N+1) - 1 seconds (`tcp_write_timeout` in `net/ipv4/tcp_timer.c`). Until
+    /// then the SYN is sent N times more, or since Linux 6.5 oftener (`tcp_syn_linear_timeouts`).
     pub syncnt: Option<u8>,
     /// IP_LOCAL_PORT_RANGE (Linux 6.3): low and high.
     pub port_range: Option<(u16, u16)>,
@@ -50,7 +51,7 @@ impl Options {
             ("syncnt", count) => {
                 let good = count.parse().ok().filter(|count| (1..=127).contains(count));
                 self.syncnt =
-                    Some(good.ok_or_else(|| format!("'{count}' is no number of SYNs: write 1 to 127"))?);
+                    Some(good.ok_or_else(|| format!("'{count}' is no count of SYNs: write 1 to 127"))?);
             }
             ("port_range", range) => {
                 let bounds = range

@@ -169,7 +169,7 @@ client ack";
         );
         assert_eq!(
             why("client socket a tcp syncnt=128"),
-            "step 1: '128' is no number of SYNs: write 1 to 127"
+            "step 1: '128' is no count of SYNs: write 1 to 127"
         );
         assert_eq!(
             why("client many a 2 connect server:1 linger=-1"),

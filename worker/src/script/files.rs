@@ -25,12 +25,12 @@ pub(super) fn limit(count: u64) -> Result<Answer, Answer> {
     Ok(Answer::of("ok").value(count).detail("hard", hard.max(count)))
 }
 
-/// Descriptors of the calling thread's table whose number is below the limit.
+/// Descriptors of the calling thread's table whose number is below `limit`.
 pub(super) fn open_below(limit: u64) -> Result<u64, Refusal> {
     let folder = match std::fs::read_dir("/proc/thread-self/fd") {
         Ok(folder) => folder,
-        // No number below the limit is free (`alloc_fd` in `fs/file.c`): all are taken.
-        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => return Ok(limit),
+        // No number below the soft limit is free (`alloc_fd` in `fs/file.c`): all are taken.
+        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => return Ok(limit.min(soft_limit()?)),
         Err(error) => return Err(Refusal::of("opendir")(error)),
     };
     let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());

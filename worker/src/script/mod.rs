@@ -3,11 +3,11 @@
 //! What lives here: one call after another, each answered with what the kernel said. What does not:
 //! rates and lanes (a load's), questions about the kernel's state (the agent's). Where to start:
 //! [`Script::perform`]; then `sockets.rs` (one socket), `many.rs` and `take.rs` (a group of them),
-//! `files.rs` (descriptors).
+//! `files.rs` (descriptors), `rings.rs` (connections without one).
 //!
 //! An answer that is no errno, `ok`, `eof` or `pending` is a fault of the script, and no evidence:
 //! `UNKNOWN` (no such name), `TAKEN` (the name is in use), `GROUP` (the call is for one socket and the
-//! name means another number of them), `FULL` (a group has [`MOST`] sockets), `UNRESOLVED` (an
+//! name means another number of them, or a ring's), `FULL` (a group has [`MOST`] sockets), `UNRESOLVED` (an
 //! endpoint without an address), `AGENT` (the step is the agent's).
 
 mod files;
@@ -15,10 +15,12 @@ mod many;
 mod options;
 mod raw;
 mod refusal;
+mod rings;
 mod sockets;
 mod take;
 #[cfg(test)]
 mod tests;
+mod uring;
 
 use refusal::{Refusal, Tally};
 use sockets::Held;
@@ -26,11 +28,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tuplelab_domain::script::{Action, Answer, Choice, Endpoint, Options, Protocol};
+use uring::Ring;
 
 /// A group has no more sockets than this: what needs more is a load.
 pub const MOST: usize = 20_000;
 
-/// The worker's named sockets. They close when this is dropped.
+/// The worker's named sockets. When this is dropped they close with RST: a TIME_WAIT would refuse ports to
+/// the next script. (What rings hold closes with FIN.)
 #[derive(Debug, Default)]
 pub struct Script {
     groups: BTreeMap<String, Group>,
@@ -43,6 +47,8 @@ struct Group {
     /// endpoint, so it is made then.
     planned: Option<(Protocol, Options)>,
     sockets: Vec<Held>,
+    /// Connections that are no descriptors: they can be held and closed, and nothing else.
+    rings: Vec<Ring>,
 }
 
 impl Script {
@@ -59,7 +65,7 @@ impl Script {
             Action::Socket(name, protocol, options) => {
                 self.is_free(name)?;
                 let planned = Some((*protocol, *options));
-                self.groups.insert(name.clone(), Group { planned, sockets: Vec::new() });
+                self.groups.insert(name.clone(), Group { planned, ..Group::default() });
                 Answer::of("ok")
             }
             Action::Bind(name, at) => {
@@ -80,7 +86,7 @@ impl Script {
                     Some(accepted) => {
                         let answer = accepted.endpoints(Answer::of("ok"));
                         let sockets = vec![accepted];
-                        self.groups.insert(name.clone(), Group { planned: None, sockets });
+                        self.groups.insert(name.clone(), Group { sockets, ..Group::default() });
                         answer
                     }
                 }
@@ -99,9 +105,11 @@ impl Script {
             }
             Action::Close(name) => {
                 let group = self.groups.remove(name).ok_or_else(unknown)?;
-                Answer::of("ok").value(group.sockets.len() as u64)
+                let in_rings: u64 = group.rings.iter().map(|ring| u64::from(ring.connected())).sum();
+                Answer::of("ok").value(group.sockets.len() as u64 + in_rings)
             }
             Action::Reset(name) => {
+                self.no_rings(name)?;
                 let group = self.groups.remove(name).ok_or_else(unknown)?;
                 let count = group.sockets.len() as u64;
                 // Every one is closed, whatever is refused to one of them.
@@ -119,7 +127,15 @@ impl Script {
                 };
                 many::open(self.more(name)?, *count, to, &from, options, *within)
             }
-            Action::Ring { .. } => Answer::of("ENOSYS").detail("call", "io_uring_setup"),
+            Action::Ring { name, count, to, rings, within } => {
+                let to = address(*to)?;
+                self.is_free(name)?;
+                let (answer, rings) = rings::open(*count, to, *rings, *within)?;
+                if !rings.is_empty() {
+                    self.groups.insert(name.clone(), Group { rings, ..Group::default() });
+                }
+                answer
+            }
             Action::Take { name, listener, count, every, within } => {
                 let pace = take::Pace { count: *count, every: *every, until: until(*within) };
                 self.one(listener, None)?;
@@ -154,8 +170,17 @@ impl Script {
         if self.groups.contains_key(name) { Err(Answer::of("TAKEN")) } else { Ok(()) }
     }
 
+    /// A call on sockets needs descriptors.
+    fn no_rings(&self, name: &str) -> Result<(), Answer> {
+        match self.groups.get(name) {
+            Some(group) if !group.rings.is_empty() => Err(Answer::of("GROUP")),
+            _ => Ok(()),
+        }
+    }
+
     /// All sockets of a name, made if they are only planned.
     fn open(&mut self, name: &str, at: Option<SocketAddr>) -> Result<&mut Vec<Held>, Answer> {
+        self.no_rings(name)?;
         let group = self.groups.get_mut(name).ok_or_else(unknown)?;
         if let Some((protocol, options)) = &group.planned {
             group.sockets.push(options::socket(*protocol, options, at)?);
@@ -179,7 +204,8 @@ impl Script {
     /// The group that a step adds to: a new one, or one that has sockets already.
     fn more(&mut self, name: &str) -> Result<&mut Vec<Held>, Answer> {
         let group = self.groups.entry(name.to_owned()).or_default();
-        if group.planned.is_some() { Err(Answer::of("TAKEN")) } else { Ok(&mut group.sockets) }
+        let taken = group.planned.is_some() || !group.rings.is_empty();
+        if taken { Err(Answer::of("TAKEN")) } else { Ok(&mut group.sockets) }
     }
 
     fn finish(&mut self, name: &str, within: Duration) -> Result<Answer, Answer> {
@@ -190,6 +216,16 @@ impl Script {
         let mut tally = Tally::default();
         many::settle(sockets, until(within), &mut tally);
         Ok(many::answer(sockets, &tally, false))
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        for group in std::mem::take(&mut self.groups).into_values() {
+            for held in group.sockets {
+                let _ = held.reset();
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn set_port_range(socket: &impl AsFd, low: u16, high: u16) -> Result<
     set(socket, libc::SOL_IP, IP_LOCAL_PORT_RANGE, u32::from(high) << 16 | u32::from(low))
 }
 
-/// How often this socket's SYN is sent again.
+/// How long this socket's SYN is repeated, as a number of times.
 pub(super) fn set_syn_count(socket: &impl AsFd, count: u8) -> Result<(), Errno> {
     set(socket, libc::IPPROTO_TCP, libc::TCP_SYNCNT, count.into())
 }
