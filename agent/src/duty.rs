@@ -6,7 +6,7 @@ use crate::clock::Offset;
 use crate::engine::{Engine, EngineEvent};
 use crate::observe::Observers;
 use crate::spool::Spool;
-use crate::{census, readings, sysctls};
+use crate::{census, readings, sysctls, tracking};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -38,6 +38,8 @@ struct Trial {
     assignment: Assignment,
     engine: Engine,
     settings: Option<sysctls::SettingGuard>,
+    /// After the engine in this order, so that on a drop connections end before their tracking does.
+    _tracking: Option<tracking::TrackingGuard>,
     before: Readings,
     went: bool,
     counting: Option<Counting>,
@@ -161,11 +163,16 @@ impl Duty {
             true => None,
             false => Some(sysctls::apply(&assignment.sysctls).map_err(|error| error.to_string())?),
         };
+        let tracking = match assignment.conntrack {
+            true => Some(tracking::activate().map_err(|error| error.to_string())?),
+            false => None,
+        };
         let before = readings::readings();
         self.generation += 1;
         let mut engine = Engine::start(&self.program, self.generation, self.engine_events.clone())
             .map_err(|error| format!("failed to start {} worker: {error}", self.program.display()))?;
-        let order = WorkerOrder::Prepare { token: prepare.token, work: assignment.work.clone() };
+        let (token, files, work) = (prepare.token, assignment.files, assignment.work.clone());
+        let order = WorkerOrder::Prepare { token, files, work };
         engine.order(&order).await.map_err(|error| format!("the worker took no order: {error}"))?;
         info!(run = %key.run, case = key.case, trial = key.trial, role = assignment.role().name(), "prepare");
         let key = key.clone();
@@ -174,6 +181,7 @@ impl Duty {
             assignment,
             engine,
             settings,
+            _tracking: tracking,
             before,
             went: false,
             counting: None,

@@ -24,6 +24,7 @@ pub mod readings;
 mod session;
 mod spool;
 pub mod sysctls;
+mod tracking;
 
 #[cfg(test)]
 mod testing;

@@ -1,4 +1,4 @@
-//! One netlink dump: a request out, the kernel's answers streamed to a closure.
+//! One netlink exchange: a request out, the kernel's answers streamed to a closure.
 //!
 //! Written by hand over `netlink-sys` because a census reads up to a million answers: they are
 //! looked at in the receive buffer, and nothing is allocated for one. The layout is that of
@@ -52,17 +52,24 @@ enum Progress {
 
 /// Asks once and gives the payload of each answer to `each`. When this fails, `each` has seen a
 /// part: the caller throws away what it made of it.
-pub fn dump(
-    protocol: isize,
-    kind: u16,
-    body: &[u8],
-    mut each: impl FnMut(&[u8]),
-) -> Result<(), NetlinkError> {
+pub fn dump(protocol: isize, kind: u16, body: &[u8], each: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    exchange(protocol, &request(kind, flags, body)?, each).map(drop)
+}
+
+/// Sends requests in one datagram, of which the last asks for an acknowledgement, and waits for that
+/// or for the first refusal. What the kernel ties to the socket lives as long as the socket that is
+/// returned.
+pub fn change(protocol: isize, requests: &[Vec<u8>]) -> Result<Socket, NetlinkError> {
+    exchange(protocol, &requests.concat(), |_| ())
+}
+
+fn exchange(protocol: isize, requests: &[u8], mut each: impl FnMut(&[u8])) -> Result<Socket, NetlinkError> {
     let failed = |doing| move |source| NetlinkError::Socket { doing, source };
     let socket = Socket::new(protocol).map_err(failed("open"))?;
     // Connected, it takes messages from the kernel only, and not from another process.
     socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
-    socket.send(&request(kind, body)?, 0).map_err(failed("write to"))?;
+    socket.send(requests, 0).map_err(failed("write to"))?;
 
     let mut buffer = vec![0u8; BUFFER];
     let mut torn = false;
@@ -78,14 +85,14 @@ pub fn dump(
         match answers(datagram, &mut torn, &mut each)? {
             Progress::More => {}
             Progress::Done if torn => return Err(NetlinkError::Torn),
-            Progress::Done => return Ok(()),
+            Progress::Done => return Ok(socket),
         }
     }
 }
 
-fn request(kind: u16, body: &[u8]) -> Result<Vec<u8>, NetlinkError> {
+/// A request, with its header; a body's length is a multiple of four, so that another may follow.
+pub fn request(kind: u16, flags: u16, body: &[u8]) -> Result<Vec<u8>, NetlinkError> {
     let length = HEADER + body.len();
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
     let mut bytes = Vec::with_capacity(length);
     bytes.extend(
         u32::try_from(length).map_err(|_| NetlinkError::Malformed("request too long"))?.to_ne_bytes(),
@@ -164,9 +171,7 @@ mod tests {
     use super::*;
 
     fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = request(kind, payload).expect("short enough");
-        bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
-        bytes
+        request(kind, flags, payload).expect("short enough")
     }
 
     fn read(datagram: &[u8]) -> (Result<bool, String>, Vec<Vec<u8>>, bool) {

@@ -274,7 +274,7 @@ pub struct AgentArgs {
     /// The local address that the control connection leaves from.
     #[arg(long, value_name = "IP")]
     pub control_address: Option<IpAddr>,
-    /// Let plans make kernel settings in this host's network namespace.
+    /// Let plans make kernel settings, and connection tracking active, in this host's network namespace.
     #[arg(long)]
     pub allow_sysctls: bool,
     /// Stop when standard input ends: for labs, which hold its other end.

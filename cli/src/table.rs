@@ -100,6 +100,14 @@ pub fn report(report: &Report) -> String {
     text += &costs(report);
     report.scripts.iter().for_each(|script| text += &steps(script));
     for case in &report.cases {
+        if !case.answered || case.accept != "all" {
+            let counts = if case.answered { "it is answered" } else { "its handshake is over" };
+            text += &format!(
+                "{}: servers accept: {}; a flow is established once {counts}\n",
+                plain(&case.name),
+                plain(&case.accept)
+            );
+        }
         for (refusal, count) in &case.beyond {
             text += &format!(
                 "{}: {} connects more than there are four-tuples: {refusal}\n",

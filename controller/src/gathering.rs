@@ -134,11 +134,14 @@ impl Gathering {
                 gaps.push(format!("{} samples of {} are missing", end.samples_missing, end.agent));
             }
         }
+        let (accept, answered) = schedule.asked_of_servers();
         TrialEvidence {
             case: self.case,
             trial: self.trial,
             prediction: schedule.prediction.clone(),
             target: schedule.target,
+            accept,
+            answered,
             ends: self.ends.into_values().collect(),
             observations: self.observations,
             gaps,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tuplelab_domain::evidence::TrialEvidence;
 use tuplelab_domain::id::{AgentName, RunId};
-use tuplelab_domain::plan::Plan;
+use tuplelab_domain::plan::{Accept, Plan};
 use tuplelab_domain::run::{Course, Party, Run, RunEvent, TrialPlan, Turn};
 use tuplelab_domain::schedule::{Assignment, PlacedStep, Schedule};
 use tuplelab_domain::units::Rate;
@@ -40,7 +40,13 @@ impl Performance {
             .flat_map(|case| (0..plan.trials).map(move |trial| (case, trial)))
             .collect();
         let trials = steps.iter().filter_map(|(case, trial)| {
-            let load = &plan.cases.get(*case as usize)?.setup.load;
+            let setup = &plan.cases.get(*case as usize)?.setup;
+            let load = &setup.load;
+            // Who waits for answers is as slow as they come.
+            let answers = match setup.servers.accept {
+                Accept::PerSecond(rate) if load.answered => Rate::PerSecond(rate),
+                _ => Rate::Unlimited,
+            };
             let placed = schedule.cases.get(*case as usize)?;
             let party = |a: &Assignment| Party { agent: a.agent.clone(), role: a.role() };
             Some(TrialPlan {
@@ -48,7 +54,7 @@ impl Performance {
                 trial: *trial,
                 parties: placed.assignments.iter().map(party).collect(),
                 course: if placed.steps.is_empty() {
-                    Course::Load { ramp: ramp_time(placed.target, load.rate), hold: load.hold.0 }
+                    Course::Load { ramp: ramp_time(placed.target, &[load.rate, answers]), hold: load.hold.0 }
                 } else {
                     let turn =
                         |step: &PlacedStep| Turn { agent: step.agent.clone(), time: step.action.time() };
@@ -145,6 +151,8 @@ fn left_out(plan: &Plan, schedule: &Schedule) -> Vec<TrialEvidence> {
             prediction: placed.prediction.clone(),
             target: placed.target,
             ends: Vec::new(),
+            accept: Accept::All,
+            answered: true,
             observations: Vec::new(),
             gaps: placed.left_out.clone(),
         })
@@ -166,12 +174,13 @@ pub(crate) fn sample_row(agent: &AgentName, message: &v1::RunMessage) -> Option<
     })
 }
 
-/// How long a ramp may take: a thousand connections a second, or half the rate that was asked for,
+/// How long a ramp may take: a thousand connections a second, or half the slowest of these rates,
 /// and two minutes. The kernel's own choice of ports is that slow when its range is nearly used up.
-fn ramp_time(target: u64, rate: Rate) -> Duration {
-    let per_second = match rate {
-        Rate::Unlimited => 1_000.0,
-        Rate::PerSecond(rate) => (rate as f64 / 2.0).min(1_000.0),
-    };
+fn ramp_time(target: u64, rates: &[Rate]) -> Duration {
+    let halves = rates.iter().map(|rate| match rate {
+        Rate::Unlimited => f64::INFINITY,
+        Rate::PerSecond(rate) => *rate as f64 / 2.0,
+    });
+    let per_second = halves.fold(1_000.0, f64::min);
     Duration::from_secs(120) + Duration::from_secs_f64(target as f64 / per_second)
 }

@@ -2,7 +2,7 @@
 
 use crate::capacity::facts::{BoundSocket, HostFacts, OpenFiles};
 use crate::evidence::{End, TrialEvidence};
-use crate::plan::{Plan, PlanFile, PlanProblem, check};
+use crate::plan::{Accept, Plan, PlanFile, PlanProblem, check};
 use crate::sample::{Beyond, Call, Census, Counters, Digest, Failure, TcpState};
 use crate::schedule::{Assignment, BlockPorts, CaseSchedule, Host, Inventory, Role, Work, place};
 use crate::sysctl::Sysctl;
@@ -67,6 +67,7 @@ pub(crate) fn facts(kernel: &str) -> HostFacts {
         sysctls: [(Sysctl::IpLocalPortRange, "32768\t60999".to_owned())].into(),
         bound: Vec::new(),
         conntrack: None,
+        conntrack_available: None,
         may_set_sysctls: true,
     }
 }
@@ -107,6 +108,8 @@ pub(crate) fn agreeing(case: u32, schedule: &CaseSchedule) -> TrialEvidence {
         trial: 0,
         prediction: schedule.prediction.clone(),
         target: schedule.target,
+        accept: Accept::All,
+        answered: true,
         ends: schedule.assignments.iter().map(|assignment| end(assignment, schedule)).collect(),
         observations: Vec::new(),
         gaps: Vec::new(),

@@ -130,6 +130,7 @@ fn host(name: &str, addresses: Vec<IpAddr>) -> Host {
             sysctls: [].into(),
             bound: Vec::new(),
             conntrack: None,
+            conntrack_available: None,
             may_set_sysctls: false,
         },
     }
@@ -165,7 +166,7 @@ impl Process {
             .unwrap();
         let (orders, reports) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut process = Self { child, orders, reports };
-        process.order(&WorkerOrder::Prepare { token: TOKEN, work });
+        process.order(&WorkerOrder::Prepare { token: TOKEN, files: None, work });
         process.until(|report| matches!(report, WorkerReport::Ready).then_some(()));
         process
     }
@@ -258,6 +259,7 @@ fn bare() {
     match work {
         Work::Serve(serve) => bare_server(serve, lines),
         Work::Connect(connect) => bare_client(connect, lines),
+        Work::Script(_) => panic!("the bare loop bears load"),
     }
 }
 

@@ -1,12 +1,15 @@
 //! The passive opener's lane: accepts in batches from the listeners whose turn it has, answers each
-//! connection's token, holds it at four bytes, passes the listener on when its share is held.
+//! connection's token, holds it at four bytes, passes the listener on when its share is held. It also
+//! leaves connections in the queue, takes them slowly or closes them, where the order says so.
 
 use crate::flow::{Cause, Greeting, Reply};
+use crate::gate::Gate;
 use crate::lane::{LARGEST_TABLE, Notice, Station};
 use crate::net::{Nanos, Net, Watch};
 use crate::turns::ListenerTurns;
 use nix::errno::Errno;
 use std::collections::VecDeque;
+use tuplelab_domain::plan::Accept;
 use tuplelab_domain::sample::Call;
 use tuplelab_domain::schedule::{Serve, Turn};
 
@@ -30,6 +33,16 @@ pub(crate) struct Servers {
     pub token: u64,
     pub work: Serve,
     pub turns: ListenerTurns,
+    /// Where connections are accepted at a rate.
+    pub gate: Option<Gate>,
+}
+
+impl Servers {
+    /// Whether that lane still takes connections from that listener once its quota is held: the last
+    /// one does, so that nobody is left in the queue; but not where only so many are to be accepted.
+    fn goes_on(&self, listener: usize) -> bool {
+        self.work.accept.most().is_none() && self.turns.is_last(listener)
+    }
 }
 
 /// An accepting lane's life: accept and answer until all is held, hold, close. `listeners` are those
@@ -79,7 +92,8 @@ struct Post<L> {
     turn: Turn,
     /// Accepted so far, answered or not.
     taken: u32,
-    /// Not before this moment again, after a failure; and the pause that the next one would cost.
+    /// Not before this moment again, after a failure or because of the rate; and the pause that the
+    /// next failure would cost.
     retry_at: Nanos,
     back_off: Nanos,
 }
@@ -87,6 +101,11 @@ struct Post<L> {
 impl<L> Post<L> {
     fn new(listener: L, turn: Turn) -> Self {
         Self { listener, turn, taken: 0, retry_at: 0, back_off: BACK_OFF_NANOS }
+    }
+
+    /// How many of its quota are still to be accepted.
+    fn left(&self) -> u32 {
+        self.turn.quota.saturating_sub(self.taken)
     }
 }
 
@@ -109,7 +128,7 @@ impl<N: Net> Acceptor<'_, N> {
 
     /// Accepts a batch at one post, if it is this lane's turn there.
     fn accept(&mut self, index: usize) -> Found {
-        let Self { station, servers, posts, pending, .. } = self;
+        let Self { station, servers, posts, pending, held } = self;
         let Some(post) = posts.get_mut(index) else { return Found::Nothing };
         let listener = post.turn.listener as usize;
         let turns = &servers.turns;
@@ -117,26 +136,41 @@ impl<N: Net> Acceptor<'_, N> {
         if now < post.retry_at || !turns.is_mine(listener, station.index) {
             return Found::Nothing;
         }
-        // The last lane stays, so that nobody is left in the queue.
         let is_last = turns.is_last(listener);
         let pass = || {
             turns.pass(listener);
             (station.tell)(Notice::Passed(listener));
             Found::Some
         };
-        let room = if is_last { BATCH } else { BATCH.min(post.turn.quota.saturating_sub(post.taken)) };
+        let room = if servers.goes_on(listener) { BATCH } else { BATCH.min(post.left()) };
         let mut found = Found::Nothing;
         for _ in 0..room {
+            if let Some(opens_at) = servers.gate.as_ref().map(Gate::opens_at).filter(|at| now < *at) {
+                post.retry_at = opens_at;
+                return found;
+            }
             match station.net.accept(&post.listener) {
                 Ok(socket) => {
+                    found = Found::Some;
                     station.tally.attempted(now);
                     post.taken += 1;
                     post.back_off = BACK_OFF_NANOS;
+                    servers.gate.iter().for_each(|gate| gate.pass(now));
+                    if servers.work.accept == Accept::Close {
+                        drop(socket);
+                        station.tally.established(now);
+                        station.tally.let_go();
+                        continue;
+                    }
+                    if !servers.work.answered {
+                        held.push(socket);
+                        station.tally.established(now);
+                        continue;
+                    }
                     if pending.len() >= PENDING && pending.pop_front().is_some() {
                         station.tally.stranger();
                     }
                     pending.push_back((socket, Greeting::begin(now + GREETING_NANOS)));
-                    found = Found::Some;
                 }
                 Err(Errno::EAGAIN) => return found,
                 // The connection's own trouble: the next may be well.
@@ -154,7 +188,11 @@ impl<N: Net> Acceptor<'_, N> {
                 }
             }
         }
-        if !is_last && post.taken >= post.turn.quota { pass() } else { Found::More }
+        match (is_last, post.left()) {
+            (false, 0) => pass(),
+            (true, 0) if !servers.goes_on(listener) => found,
+            _ => Found::More,
+        }
     }
 
     /// Takes the tokens that have come and answers them; whether there were any.
@@ -198,11 +236,14 @@ impl<N: Net> Acceptor<'_, N> {
         busy && now < last_work + RAMP_OVER_NANOS
     }
 
-    /// The posts where it is this lane's turn and nothing failed a moment ago.
+    /// The posts where it is this lane's turn to accept, and nothing failed a moment ago.
     fn active(&self, now: Nanos) -> impl Iterator<Item = &Post<N::Listener>> {
-        let is_mine =
-            |post: &Post<_>| self.servers.turns.is_mine(post.turn.listener as usize, self.station.index);
-        self.posts.iter().filter(move |post| post.retry_at <= now && is_mine(post))
+        let may_accept = move |post: &&Post<_>| {
+            let listener = post.turn.listener as usize;
+            let is_mine = self.servers.turns.is_mine(listener, self.station.index);
+            is_mine && post.retry_at <= now && (post.left() > 0 || self.servers.goes_on(listener))
+        };
+        self.posts.iter().filter(may_accept)
     }
 
     /// Sleeps until there is something to do. Without pending connections there is no timer: nothing
@@ -235,17 +276,31 @@ mod tests {
         passed: usize,
         still_queued: usize,
         slept_until: Nanos,
+        /// When the last one was answered.
+        last: Nanos,
+        most_open: usize,
     }
 
     /// Runs the first of `lanes` lanes, each with this quota, on these connections, until it sleeps
     /// without a timer.
     fn lane(lanes: usize, quota: u32, incoming: Vec<Result<Script, Errno>>) -> Outcome {
+        lane_that(Accept::All, true, lanes, quota, incoming)
+    }
+
+    /// The same, with this way to accept, and to wait for a token or not.
+    fn lane_that(
+        accept: Accept,
+        answered: bool,
+        lanes: usize,
+        quota: u32,
+        incoming: Vec<Result<Script, Errno>>,
+    ) -> Outcome {
         let endpoint = ([127, 0, 0, 1], 7_000).into();
         let turn = ServeLane { turns: vec![Turn { listener: 0, quota }] };
-        let work =
-            Serve { listeners: vec![Listener { endpoint, backlog: 9 }], lanes: vec![turn.clone(); lanes] };
+        let listeners = vec![Listener { endpoint, backlog: 9 }];
+        let work = Serve { listeners, lanes: vec![turn.clone(); lanes], accept, answered };
         let turns = ListenerTurns::new(1, &work.lanes);
-        let servers = Servers { token: TRIAL, work, turns };
+        let servers = Servers { token: TRIAL, gate: Gate::of(accept), work, turns };
         let (signals, tally, passed) = (Signals::new(), Tally::default(), Cell::new(0));
         let last = RefCell::new(Counters::default());
         let net = FakeNet::new(|| {
@@ -261,7 +316,14 @@ mod tests {
         run(&station, &servers, vec![()]);
         assert_eq!(net.open.get(), 0, "everything is closed at the end");
         let still_queued = net.incoming.borrow().len();
-        Outcome { counters: last.take(), passed: passed.get(), still_queued, slept_until: net.now.get() }
+        Outcome {
+            counters: last.take(),
+            passed: passed.get(),
+            still_queued,
+            slept_until: net.now.get(),
+            last: tally.last().unwrap_or(0),
+            most_open: net.most_open.get(),
+        }
     }
 
     fn caller(token: Token) -> Result<Script, Errno> {
@@ -312,6 +374,45 @@ mod tests {
     fn a_full_table_passes_the_listener_on_where_another_lane_follows() {
         let outcome = lane(2, 9, vec![ours(0), Err(Errno::EMFILE), ours(1)]);
         assert_eq!((outcome.counters.held, outcome.passed, outcome.still_queued), (1, 1, 1));
+    }
+
+    #[test]
+    fn where_nobody_accepts_all_stay_in_the_queue_and_the_lane_sleeps() {
+        let outcome = lane_that(Accept::Never, false, 1, 0, (0..5).map(ours).collect());
+        assert_eq!((outcome.counters, outcome.still_queued), (Counters::default(), 5));
+        assert_eq!(outcome.slept_until, 1, "it never woke by itself");
+    }
+
+    #[test]
+    fn only_so_many_are_accepted_also_by_the_last_lane() {
+        let outcome = lane_that(Accept::Until(3), false, 1, 3, vec![Ok(Script::silent()); 5]);
+        assert_eq!((outcome.counters.established, outcome.counters.held), (3, 3));
+        assert_eq!((outcome.passed, outcome.still_queued), (0, 2));
+        let first = lane_that(Accept::Until(6), false, 2, 3, vec![Ok(Script::silent()); 5]);
+        assert_eq!((first.counters.held, first.passed, first.still_queued), (3, 1, 2));
+    }
+
+    #[test]
+    fn what_is_closed_at_once_is_counted_and_not_held() {
+        let outcome = lane_that(Accept::Close, false, 1, 9, vec![Ok(Script::silent()); 600]);
+        assert_eq!((outcome.counters.attempted, outcome.counters.established), (600, 600));
+        assert_eq!((outcome.counters.held, outcome.most_open), (0, 1));
+    }
+
+    #[test]
+    fn without_a_token_to_wait_for_what_is_accepted_is_held() {
+        let outcome = lane_that(Accept::All, false, 1, 9, vec![Ok(Script::silent()); 5]);
+        assert_eq!((outcome.counters.held, outcome.counters.strangers), (5, 0));
+        assert!(outcome.slept_until < GREETING_NANOS, "nobody was waited for");
+    }
+
+    #[test]
+    fn a_slow_server_accepts_at_even_intervals() {
+        let outcome = lane_that(Accept::PerSecond(200), true, 1, 9, (0..21).map(ours).collect());
+        assert_eq!((outcome.counters.held, outcome.still_queued), (21, 0));
+        // Twenty intervals of 5 ms, and a little lateness that was made up for.
+        let (least, most) = (98_000_000, 106_000_000);
+        assert!((least..most).contains(&outcome.last), "{}", outcome.last);
     }
 
     #[test]

@@ -123,6 +123,8 @@ mod tests {
             check(&Work::Serve(Serve {
                 listeners: vec![listener; listeners],
                 lanes: vec![ServeLane { turns }],
+                accept: tuplelab_domain::plan::Accept::All,
+                answered: true,
             }))
         };
         assert_eq!(serve(2, &[0, 1]), Ok(()));

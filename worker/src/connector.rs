@@ -1,7 +1,7 @@
 //! The active opener's lane: opens its blocks of flows in order, as fast as it may, keeps a window of
 //! unanswered ones, and holds the rest at four bytes each.
 
-use crate::flow::{Cause, Flow, Token};
+use crate::flow::{Cause, Flow, Step, Token};
 use crate::lane::{LARGEST_TABLE, Notice, Station};
 use crate::net::{Local, Nanos, Net};
 use crate::pacer::Pacer;
@@ -170,12 +170,16 @@ impl<'a, N: Net> Connector<'a, N> {
         let socket = net.open(local).map_err(kernel)?;
         net.connect(&socket, to).map_err(|errno| kernel((Call::Connect, errno)))?;
         let deadline = now.saturating_add(self.clients.work.timeout_micros.saturating_mul(1_000));
-        let flow = Flow::begin(Token::new(self.clients.token, flow), deadline);
+        let flow = Flow::begin(Token::new(self.clients.token, flow), deadline, self.clients.work.answered);
         let mut entry = Entry { socket, flow, block };
-        if let crate::flow::Step::Failed(call, cause) = entry.step(net, now) {
-            return Err((call, cause));
+        match entry.step(net, now) {
+            Step::Failed(call, cause) => return Err((call, cause)),
+            Step::Established => {
+                let settled = Settled::Established { socket: entry.socket, block };
+                keep(self.station, &mut self.held, &mut self.established, settled, now);
+            }
+            Step::Again | Step::Wait => self.window.push(entry),
         }
-        self.window.push(entry);
         Ok(())
     }
 
@@ -305,6 +309,17 @@ mod tests {
 
     /// Runs one lane over these blocks with these scripts, to its release.
     fn lane(blocks: Vec<FlowBlock>, scripts: Vec<Script>, window: u32, rate: Option<f64>) -> Outcome {
+        lane_that(true, blocks, scripts, window, rate)
+    }
+
+    /// The same, waiting for answers or not.
+    fn lane_that(
+        answered: bool,
+        blocks: Vec<FlowBlock>,
+        scripts: Vec<Script>,
+        window: u32,
+        rate: Option<f64>,
+    ) -> Outcome {
         let work = Connect {
             lanes: vec![ConnectLane { blocks }],
             connectors: 1,
@@ -312,6 +327,7 @@ mod tests {
             rate,
             timeout_micros: 1_000,
             beyond: true,
+            answered,
         };
         let clients = Clients {
             token: 5,
@@ -389,6 +405,28 @@ mod tests {
     fn a_handshake_that_never_ends_has_timed_out() {
         let scripts = vec![Script { sends: vec![Errno::EAGAIN; 1_000].into(), ..Script::silent() }];
         assert_eq!(failures(&lane(vec![explicit(3)], scripts, 4, None)), r#"{"connect ETIMEDOUT":3}"#);
+    }
+
+    #[test]
+    fn without_an_answer_to_wait_for_a_finished_handshake_is_established() {
+        let over = lane_that(false, vec![explicit(10)], vec![Script::silent()], 1, None);
+        assert_eq!((over.counters.established, over.complete), (10, vec![true]));
+        assert_eq!(over.most_open, 11, "held, though the window has room for one; and the one beyond");
+
+        // A queue of three places, a window of two: what finds no place hangs until its time is up.
+        let hangs = Script { sends: vec![Errno::EAGAIN; 1_000].into(), ..Script::silent() };
+        let scripts = [vec![Script::silent(); 3], vec![hangs]].concat();
+        let full = lane_that(false, vec![explicit(8)], scripts, 2, None);
+        assert_eq!((full.counters.attempted, full.counters.established), (8, 3));
+        assert_eq!(failures(&full), r#"{"connect ETIMEDOUT":5}"#);
+
+        // A handshake that ends later, and one that was reset since.
+        let later = Script { sends: [Errno::EAGAIN, Errno::EAGAIN].into(), ..Script::silent() };
+        let reset = Script { sends: [Errno::ECONNRESET].into(), ..Script::silent() };
+        let refused = Script { sends: [Errno::ECONNREFUSED].into(), ..Script::silent() };
+        let some = lane_that(false, vec![explicit(3)], vec![later, reset, refused], 4, None);
+        assert_eq!(some.counters.established, 2);
+        assert_eq!(failures(&some), r#"{"connect ECONNREFUSED":1}"#);
     }
 
     #[test]

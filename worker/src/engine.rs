@@ -52,9 +52,9 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
     // two, and one more for each of its turns.
     let (sender, events) = channel();
     order::read(input, sender.clone())?;
-    let (token, work) = loop {
+    let (token, files, work) = loop {
         match next(&events, None) {
-            Some(Event::Order(WorkerOrder::Prepare { token, work })) => break (token, work),
+            Some(Event::Order(WorkerOrder::Prepare { token, files, work })) => break (token, files, work),
             Some(Event::Order(WorkerOrder::Release)) => {
                 let nothing = Figures { first: None, last: None, counters: Counters::default() };
                 return reports.write(&WorkerReport::Released(plateau(nothing, None, None, None, None)));
@@ -72,7 +72,11 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
     if matches!(work, Work::Script(_)) {
         return perform(&events, reports);
     }
-    Engine::start(token, work, &sender)?.run(&events, reports)
+    let engine = Engine::start(token, work, &sender)?;
+    if let Some(files) = files {
+        process::limit_files(files).map_err(|errno| WorkerError::Files { files, errno })?;
+    }
+    engine.run(&events, reports)
 }
 
 /// A script: one step after the other, until the last one, `end`, or the end of the input.

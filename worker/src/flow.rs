@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! client   Flow:      Sending --16 bytes sent--> Awaiting --the same 16 came back--> established
+//!          where no answer is asked for:  Sending --0 bytes sent--> established
 //! server   Greeting:  16 bytes came, the first 8 are this trial's --> echo them --> established
 //! ```
 //! A connection counts only once the other end's *application* has answered: a stopped server's
-//! kernel still completes handshakes.
+//! kernel still completes handshakes. Where a plan asks for handshakes only, a send of nothing tells how
+//! `connect` ended, as any first send does (`tcp_sendmsg_locked`, net/ipv4/tcp.c): EAGAIN until it has.
 
 use crate::net::Nanos;
 use nix::errno::Errno;
@@ -79,6 +81,7 @@ pub(crate) enum Step {
 pub(crate) struct Flow {
     token: Token,
     deadline: Nanos,
+    answered: bool,
     stage: Stage,
 }
 
@@ -91,14 +94,15 @@ enum Stage {
 }
 
 impl Flow {
-    /// A flow whose `connect` was just called.
-    pub fn begin(token: Token, deadline: Nanos) -> Self {
-        Self { token, deadline, stage: Stage::Sending(0) }
+    /// A flow whose `connect` was just called, and whether it is to be answered.
+    pub fn begin(token: Token, deadline: Nanos, answered: bool) -> Self {
+        Self { token, deadline, answered, stage: Stage::Sending(0) }
     }
 
     /// The rest of the token that is still to be sent; `None` once the echo is awaited.
     pub fn unsent(&self) -> Option<&[u8]> {
         match self.stage {
+            Stage::Sending(_) if !self.answered => Some(&[]),
             Stage::Sending(sent) => Some(&self.token.0[sent..]),
             Stage::Awaiting(_) => None,
         }
@@ -113,6 +117,13 @@ impl Flow {
     pub fn on(self, event: Event<'_>, now: Nanos) -> (Self, Step) {
         let at = |stage, step| (Self { stage, ..self }, step);
         match (self.stage, event) {
+            // A reset is that of a connection: a handshake that is refused says ECONNREFUSED
+            // (tcp_reset, net/ipv4/tcp_input.c). So this one was over, too.
+            (Stage::Sending(_), Event::Sent(Ok(_) | Err(Errno::ECONNRESET | Errno::EPIPE)))
+                if !self.answered =>
+            {
+                (self, Step::Established)
+            }
             (Stage::Sending(sent), Event::Sent(Ok(more))) => match sent + more {
                 all if all >= Token::LENGTH => at(Stage::Awaiting(0), Step::Again),
                 part => at(Stage::Sending(part), Step::Again),
@@ -228,7 +239,7 @@ mod tests {
     const TOKEN: Token = Token([7; Token::LENGTH]);
 
     fn after(events: &[Event<'_>], now: Nanos) -> Step {
-        let mut flow = Flow::begin(TOKEN, 1_000);
+        let mut flow = Flow::begin(TOKEN, 1_000, true);
         let mut step = Step::Wait;
         for event in events {
             let again = match event {
@@ -273,6 +284,19 @@ mod tests {
     }
 
     #[test]
+    fn where_no_answer_is_asked_for_the_end_of_the_handshake_is_enough() {
+        let flow = Flow::begin(TOKEN, 1_000, false);
+        assert_eq!(flow.unsent(), Some(&[][..]), "nothing is sent");
+        let step = |sent, now| flow.on(Event::Sent(sent), now).1;
+        assert_eq!(step(Ok(0), 0), Step::Established);
+        assert_eq!(step(Err(Errno::ECONNRESET), 0), Step::Established, "it was closed since");
+        assert_eq!(step(Err(Errno::EAGAIN), 999), Step::Wait);
+        let failed = |errno| Step::Failed(Call::Connect, Cause::Kernel(errno));
+        assert_eq!(step(Err(Errno::EAGAIN), 1_000), failed(Errno::ETIMEDOUT));
+        assert_eq!(step(Err(Errno::ECONNREFUSED), 0), failed(Errno::ECONNREFUSED));
+    }
+
+    #[test]
     fn a_greeting_is_echoed_only_with_this_trials_token() {
         let ours = Token::new(5, 9);
         let begin = Greeting::begin(1_000);
@@ -292,7 +316,7 @@ mod tests {
             prop_assert_eq!(first, Reply::Again);
             prop_assert_eq!(greeting.on(Ok(back), 3, 0).1, Reply::Echo(token));
 
-            let (flow, _) = Flow::begin(token, 9).on(Event::Sent(Ok(cut)), 0);
+            let (flow, _) = Flow::begin(token, 9, true).on(Event::Sent(Ok(cut)), 0);
             prop_assert_eq!(flow.unsent(), Some(back));
             let (flow, _) = flow.on(Event::Sent(Ok(16 - cut)), 0);
             let (flow, first) = flow.on(Event::Received(Ok(front)), 0);

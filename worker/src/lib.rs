@@ -16,7 +16,7 @@
 //!            | listeners it serves |                      |                  |
 //!            +---------------------+----------------------+------------------+
 //!  client:   connector.rs: turn (turns.rs), pace (pacer.rs), window (window.rs) of flow.rs
-//!  server:   acceptor.rs:  turn (turns.rs), pending greetings (flow.rs)
+//!  server:   acceptor.rs:  turn (turns.rs), rate (gate.rs), pending greetings (flow.rs)
 //!                                  |
 //!                                  v  trait Net (net/mod.rs): linux.rs, or fake.rs in tests
 //!                                kernel
@@ -28,6 +28,7 @@ mod check;
 mod connector;
 mod engine;
 mod flow;
+mod gate;
 mod lane;
 mod net;
 mod order;
@@ -82,6 +83,16 @@ pub enum WorkerError {
         lane: usize,
         /// What it lacks.
         what: &'static str,
+        /// The kernel's reason.
+        errno: Errno,
+    },
+    /// The limit on descriptors cannot be what the order says.
+    #[error(
+        "failed to give the worker {files} descriptors a table: setrlimit said {errno:?}; choose a number up to the hard limit (ulimit -Hn)"
+    )]
+    Files {
+        /// The limit.
+        files: u64,
         /// The kernel's reason.
         errno: Errno,
     },

@@ -14,6 +14,14 @@ pub(crate) fn prepare() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
 }
 
+/// Lowers the soft limit on descriptors, once all lanes are up: what they have stays, and each table
+/// takes new ones only below this number (`alloc_fd`, fs/file.c). The engine's own table may be past
+/// it by then, if there are very many lanes; then the set size can no longer be read.
+pub(crate) fn limit_files(files: u64) -> Result<(), nix::errno::Errno> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, files, hard)
+}
+
 /// User and system time so far, in microseconds.
 pub(crate) fn cpu_micros() -> u64 {
     getrusage(UsageWho::RUSAGE_SELF)

@@ -44,6 +44,11 @@ impl Tally {
         self.last.store(now, Ordering::Relaxed);
     }
 
+    /// One that was established was closed by this end.
+    pub fn let_go(&self) {
+        self.held.store(self.held.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
+
     /// A paced connect began too late.
     pub fn late(&self) {
         add(&self.late, 1);

@@ -3,6 +3,7 @@
 use crate::WorkerError;
 use crate::acceptor::{self, Servers};
 use crate::connector::{self, Clients};
+use crate::gate::Gate;
 use crate::lane::{Lane, Notice, Signals, Station, Task};
 use crate::net::Nanos;
 use crate::net::linux::{self, LaneFd, LinuxNet};
@@ -90,7 +91,7 @@ impl Trial {
             })
             .collect();
         let turns = ListenerTurns::new(work.listeners.len(), &work.lanes);
-        let servers = Arc::new(Servers { token, work, turns });
+        let servers = Arc::new(Servers { token, gate: Gate::of(work.accept), work, turns });
         let mut trial = Self::idle(Role::Server(Arc::clone(&servers)));
         trial.start_lanes(kept, || ServeTask(Arc::clone(&servers)), events)?;
         // The lanes have theirs; a listener closes only when every table has let go of it.

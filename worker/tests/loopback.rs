@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tuplelab_domain::plan::Accept;
 use tuplelab_domain::ports::PortSet;
-use tuplelab_domain::sample::{Plateau, Sample};
+use tuplelab_domain::sample::{Counters, Plateau, Sample};
 use tuplelab_domain::schedule::{
     BlockPorts, Connect, ConnectLane, FlowBlock, Listener, Serve, ServeLane, Turn, Work, WorkerOrder,
     WorkerReport,
@@ -32,7 +33,7 @@ impl Worker {
 
     fn ready(work: Work) -> Self {
         let mut worker = Self::start();
-        worker.say(&WorkerOrder::Prepare { token: 77, work });
+        worker.say(&WorkerOrder::Prepare { token: 77, files: None, work });
         assert_eq!(worker.hear(), WorkerReport::Ready);
         worker
     }
@@ -113,7 +114,8 @@ fn server(test: u8) -> SocketAddr {
 fn serve(endpoint: SocketAddr, quotas: &[u32]) -> Work {
     let lane = |quota: &u32| ServeLane { turns: vec![Turn { listener: 0, quota: *quota }] };
     let listeners = vec![Listener { endpoint, backlog: 4_096 }];
-    Work::Serve(Serve { listeners, lanes: quotas.iter().map(lane).collect() })
+    let lanes = quotas.iter().map(lane).collect();
+    Work::Serve(Serve { listeners, lanes, accept: Accept::All, answered: true })
 }
 
 fn client() -> Connect {
@@ -124,6 +126,7 @@ fn client() -> Connect {
         rate: None,
         timeout_micros: 10_000_000,
         beyond: false,
+        answered: true,
     }
 }
 
@@ -320,6 +323,97 @@ fn a_worker_that_waits_for_a_distant_pace_or_go_obeys_at_once() {
     assert!(began.elapsed() < Duration::from_secs(60));
 }
 
+/// A server that accepts like this, with so few places in its queue, and does not wait for tokens.
+fn serve_like(test: u8, accept: Accept, quota: u32, backlog: u32) -> Work {
+    let lanes = vec![ServeLane { turns: vec![Turn { listener: 0, quota }] }];
+    let listeners = vec![Listener { endpoint: server(test), backlog }];
+    Work::Serve(Serve { listeners, lanes, accept, answered: false })
+}
+
+/// A client that opens so many and waits for no answers.
+fn unanswered(test: u8, count: u16) -> Worker {
+    let short = Connect { timeout_micros: 1_500_000, answered: false, ..client() };
+    Worker::ready(connect(vec![lane(test, 0, ports(20_001, 20_000 + count))], short))
+}
+
+/// Waits until the server's counters are as they should be.
+fn until(server: &mut Worker, enough: impl Fn(&Counters) -> bool) {
+    let began = Instant::now();
+    while !enough(&server.tell().counters) {
+        assert!(began.elapsed() < Duration::from_secs(20), "it took too long");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_queue_that_nobody_empties_holds_one_more_than_its_backlog_and_the_rest_hangs() {
+    let mut server = Worker::ready(serve_like(17, Accept::Never, 0, 20));
+    let mut client = unanswered(17, 25);
+    server.go();
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!(
+        (plateau.counters.established, failures(&plateau).as_str()),
+        (21, r#"{"connect ETIMEDOUT":4}"#)
+    );
+    assert_eq!(sockets(17, ESTABLISHED), 2 * 21, "both ends of each");
+    assert_eq!(server.tell().counters.attempted, 0);
+    assert_eq!(sockets(17, LISTEN), 1, "it listens until release");
+    client.release();
+    server.release();
+    assert_eq!([ESTABLISHED, TIME_WAIT, LISTEN].map(|state| sockets(17, state)), [0, 0, 0]);
+}
+
+#[test]
+fn after_so_many_are_accepted_the_rest_stays_queued() {
+    let mut server = Worker::ready(serve_like(18, Accept::Until(5), 5, 20));
+    let mut client = unanswered(18, 10);
+    server.go();
+    client.go();
+    assert_eq!(client.plateau().counters.established, 10);
+    until(&mut server, |counters| counters.held >= 5);
+    std::thread::sleep(Duration::from_millis(100));
+    let told = server.tell().counters;
+    assert_eq!((told.attempted, told.established, told.held), (5, 5, 5));
+    assert_eq!(sockets(18, ESTABLISHED), 2 * 10);
+    client.release();
+    server.release();
+}
+
+#[test]
+fn a_server_that_closes_at_once_holds_nothing_and_its_clients_were_connected() {
+    let mut server = Worker::ready(serve_like(19, Accept::Close, 100, 4_096));
+    let mut client = unanswered(19, 100);
+    server.go();
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!((plateau.counters.established, failures(&plateau).as_str()), (100, "{}"));
+    until(&mut server, |counters| counters.established == 100);
+    assert_eq!(server.tell().counters.held, 0);
+    assert_eq!([ESTABLISHED, TIME_WAIT].map(|state| sockets(19, state)), [0, 0]);
+    client.release();
+    server.release();
+}
+
+#[test]
+fn a_slow_server_answers_all_at_its_rate() {
+    let mut work = serve_like(20, Accept::PerSecond(100), 51, 4_096);
+    if let Work::Serve(serve) = &mut work {
+        serve.answered = true;
+    }
+    let mut server = Worker::ready(work);
+    let mut client = Worker::ready(connect(vec![lane(20, 0, ports(20_001, 20_051))], client()));
+    server.go();
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!((plateau.counters.established, failures(&plateau).as_str()), (51, "{}"));
+    // Fifty intervals of 10 ms; the first and the last may each be a millisecond off.
+    assert!(plateau.last_micros >= Some(498_000), "{:?}", plateau.last_micros);
+    assert_eq!(server.tell().counters.held, 51);
+    client.release();
+    server.release();
+}
+
 #[test]
 fn the_kernel_chooses_ports_and_a_pair_over_two_lanes_is_tried_once_more() {
     let server = Worker::ready(serve(server(11), &[200]));
@@ -408,13 +502,13 @@ fn orders_that_make_no_sense_are_refused_with_a_remedy() {
     assert!(refused("\u{0}").contains("send one JSON order on each line"));
 
     let mut twice = Worker::ready(serve(server(15), &[1]));
-    twice.say(&WorkerOrder::Prepare { token: 1, work: serve(server(15), &[1]) });
+    twice.say(&WorkerOrder::Prepare { token: 1, files: None, work: serve(server(15), &[1]) });
     assert!(twice.failed().contains("start another one"));
     assert_eq!(sockets(15, LISTEN), 0);
 
     let mut worker = Worker::start();
     let work = connect(vec![], Connect { window: 0, ..client() });
-    worker.say(&WorkerOrder::Prepare { token: 1, work });
+    worker.say(&WorkerOrder::Prepare { token: 1, files: None, work });
     assert!(worker.failed().contains("window is 0: choose one from 1"));
 }
 
@@ -422,7 +516,7 @@ fn orders_that_make_no_sense_are_refused_with_a_remedy() {
 fn an_endpoint_that_is_taken_or_not_ours_fails_the_preparation() {
     let prepare = |endpoint| {
         let mut worker = Worker::start();
-        worker.say(&WorkerOrder::Prepare { token: 1, work: serve(endpoint, &[1]) });
+        worker.say(&WorkerOrder::Prepare { token: 1, files: None, work: serve(endpoint, &[1]) });
         worker.failed()
     };
     let _foreign = TcpListener::bind(server(16)).unwrap();

@@ -1,4 +1,4 @@
-//! Connection tracking, where it is active.
+//! Connection tracking, where it is active, and the table that it would have elsewhere.
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -27,6 +27,15 @@ pub fn active() -> Option<Conntrack> {
     (count > 0).then_some(Conntrack { count, max })
 }
 
+/// The table as it will stand once tracking is made active here; `None` where this kernel shows none.
+///
+/// Connections that are there before it are taken up in the middle, with their next segment
+/// (`nf_conntrack_tcp_loose`, on by default), and the agent's own to its controller always speaks: so
+/// `connections` of this namespace count as entries already.
+pub fn available(connections: u64) -> Option<Conntrack> {
+    Some(Conntrack { count: number(COUNT)?.saturating_add(connections), max: number(MAX)? })
+}
+
 /// The number of entries while a connection over loopback is open; `None` where none could be opened.
 fn probe() -> Option<u64> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
@@ -52,6 +61,10 @@ mod tests {
         let name = "facts::conntrack::tests::a_namespace_without_rules_tracks_nothing";
         if in_own_namespace(name, "true") {
             assert_eq!(active(), None);
+            if let Some(available) = available(3) {
+                assert_eq!(available.count, 3);
+                assert!(available.max > 0);
+            }
         }
     }
 

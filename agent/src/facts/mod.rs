@@ -10,6 +10,7 @@ mod selector;
 
 pub use addresses::AddressError;
 pub use bound::BoundError;
+pub(crate) use conntrack::active as active_conntrack;
 pub use limits::LimitError;
 pub use selector::{AddressSelector, BadSelector};
 
@@ -44,7 +45,8 @@ pub fn host_facts(offered: &[AddressSelector], may_set_sysctls: bool) -> Result<
         memory_available: limits::memory_available()?,
         open_files: limits::open_files()?,
         bound: bound::sockets(&addresses)?,
-        // After `bound`: its probe opens a connection, and closes it without a trace in TCP.
+        conntrack_available: conntrack::available(bound::connections()?),
+        // After those: its probe opens a connection, and closes it without a trace in TCP.
         conntrack: conntrack::active(),
         addresses,
         sysctls: sysctls::read(),

@@ -150,6 +150,10 @@ fn lab_inventory(plan: &Plan) -> Result<Inventory, Stop> {
     facts.sysctls.clear();
     facts.bound.clear();
     facts.conntrack = None;
+    if let Some(conntrack) = &mut facts.conntrack_available {
+        // Each host's agent has one connection there, to its controller.
+        conntrack.count = 1;
+    }
     let size = Size::of(plan);
     let program = PathBuf::from("/proc/self/exe");
     let addresses = spec(LabKind::Namespaces, size, Path::new("/"), Path::new("/"), program)

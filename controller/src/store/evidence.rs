@@ -245,12 +245,14 @@ pub(super) async fn of(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<Tri
     .await?;
     let mut trials = Vec::with_capacity(rows.len());
     for row in rows {
-        let (prediction, target) = plans::prediction(tx, run, row.case_index).await?;
+        let asked = plans::asked(tx, run, row.case_index).await?;
         trials.push(TrialEvidence {
             case: from_index("trial", row.case_index)?,
             trial: from_index("trial", row.trial_index)?,
-            prediction,
-            target,
+            prediction: asked.prediction,
+            target: asked.target,
+            accept: asked.accept,
+            answered: asked.answered,
             ends: ends(tx, run, row.case_index, row.trial_index).await?,
             observations: observations(tx, run, row.case_index, row.trial_index).await?,
             gaps: from_json("trial", &row.gaps)?,

@@ -5,7 +5,7 @@ use super::value::{from_int, from_json, from_word, to_int, to_json};
 use sqlx::{SqliteConnection, query};
 use tuplelab_domain::capacity::{Limit, Prediction};
 use tuplelab_domain::id::RunId;
-use tuplelab_domain::plan::Plan;
+use tuplelab_domain::plan::{Accept, Plan};
 use tuplelab_domain::schedule::Schedule;
 
 /// A plan is stored once; its digest says that a second text of that name is the same.
@@ -68,14 +68,21 @@ pub(super) async fn put_schedule(
     Ok(())
 }
 
-/// What was predicted of a case, and how many connections were to be opened.
-pub(super) async fn prediction(
-    tx: &mut SqliteConnection,
-    run: &RunId,
-    case_index: i64,
-) -> Result<(Prediction, u64), Fault> {
+/// What was asked of a case, and predicted of it.
+pub(super) struct Asked {
+    pub(super) prediction: Prediction,
+    pub(super) target: u64,
+    pub(super) accept: Accept,
+    pub(super) answered: bool,
+}
+
+/// What is known of a case before it is run. Cases that were stored when servers could not but accept
+/// and answer do not say so.
+pub(super) async fn asked(tx: &mut SqliteConnection, run: &RunId, case_index: i64) -> Result<Asked, Fault> {
     let row = query!(
-        "SELECT target, predicted, bound_by, next_bound, accept_queue, margins
+        "SELECT target, predicted, bound_by, next_bound, accept_queue, margins,
+             setup ->> '$.servers.accept' AS \"accept?: String\",
+             setup ->> '$.load.answered' AS \"answered?: bool\"
          FROM run_case WHERE run = ?1 AND case_index = ?2",
         run.0,
         case_index
@@ -89,5 +96,11 @@ pub(super) async fn prediction(
         margins: from_json("run_case", &row.margins)?,
         accept_queue: from_int(row.accept_queue),
     };
-    Ok((prediction, from_int(row.target)))
+    let accept = row.accept.map(|accept| from_word("run_case", accept)).transpose()?;
+    Ok(Asked {
+        prediction,
+        target: from_int(row.target),
+        accept: accept.unwrap_or_default(),
+        answered: row.answered.unwrap_or(true),
+    })
 }

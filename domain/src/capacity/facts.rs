@@ -30,6 +30,9 @@ pub struct HostFacts {
     pub bound: Vec<BoundSocket>,
     /// Connection tracking, where rules make it active in this namespace.
     pub conntrack: Option<Conntrack>,
+    /// The same table as it stands once a plan makes tracking active here; absent where the kernel
+    /// has no connection tracking, or its agent could not read the table.
+    pub conntrack_available: Option<Conntrack>,
     /// Whether its agent may set kernel settings for a plan (a lab's may).
     pub may_set_sysctls: bool,
 }
@@ -103,10 +106,24 @@ impl HostFacts {
         self.number(Sysctl::IpUnprivilegedPortStart).and_then(|n| u16::try_from(n).ok()).unwrap_or(1024)
     }
 
+    /// These facts with tables of at most so many descriptors.
+    pub fn with_files(mut self, files: Option<u64>) -> Self {
+        if let Some(files) = files {
+            self.open_files.per_table = self.open_files.per_table.min(files);
+        }
+        self
+    }
+
     /// These facts as they will be once the plan's settings are made.
     pub fn with(&self, sysctls: &Sysctls) -> Self {
         let mut facts = self.clone();
         facts.sysctls.extend(sysctls.iter().map(|(sysctl, value)| (*sysctl, value.clone())));
         facts
+    }
+
+    /// These facts as they will be once the plan makes connection tracking active here.
+    pub fn tracking(mut self) -> Self {
+        self.conntrack = self.conntrack.or(self.conntrack_available);
+        self
     }
 }

@@ -19,7 +19,8 @@ pub enum Limit {
     Memory,
     /// Entries of connection tracking: nf_conntrack_max.
     Conntrack,
-    /// Connections that wait to be accepted: min(backlog, somaxconn) + 1.
+    /// Connections that wait to be accepted: min(backlog, somaxconn) + 1 at each listener. A margin
+    /// only where the servers do not accept all.
     AcceptQueue,
     /// The plan's own number.
     Plan,
@@ -64,7 +65,7 @@ impl Limit {
             Self::SystemFiles => "raise fs.file-max",
             Self::Memory => "free memory, raise the cgroup's limit, or add hosts with kernels of their own",
             Self::Conntrack => "raise nf_conntrack_max, or take the lab's traffic out of connection tracking",
-            Self::AcceptQueue => "raise the backlog and net.core.somaxconn",
+            Self::AcceptQueue => "raise the backlog and net.core.somaxconn, or accept more",
             Self::Plan => "ask for more connections, or for \"max\"",
             Self::Unknown => "see the failures and the events of the run",
         }

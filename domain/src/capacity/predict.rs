@@ -33,6 +33,9 @@ pub struct Part<'a> {
     pub facts: &'a HostFacts,
     /// Of every connection of the case, the share that has an end here (0 to 1).
     pub share: f64,
+    /// Whether its application keeps a descriptor for each of them: a server that does not accept,
+    /// or closes at once, keeps none.
+    pub keeps: bool,
 }
 
 /// How many connections a case can hold.
@@ -40,13 +43,28 @@ pub struct Part<'a> {
 /// `tuples` is the sum, over all source address and destination pairs, of usable source ports;
 /// `accept_queue` the shortest accept queue among the listeners. Hosts with one boot id share one
 /// kernel's memory and descriptors; hosts with one network namespace share one connection table.
-pub fn predict(asked: Connections, tuples: u64, parts: &[Part<'_>], accept_queue: u64) -> Prediction {
+/// `room` is how many the servers' queues and applications take where these do not accept all.
+pub fn predict(
+    asked: Connections,
+    tuples: u64,
+    parts: &[Part<'_>],
+    accept_queue: u64,
+    room: Option<u64>,
+) -> Prediction {
     let mut margins = vec![Margin { limit: Limit::FourTuples, place: "all clients".into(), offered: tuples }];
+    margins.extend(room.map(|offered| Margin {
+        limit: Limit::AcceptQueue,
+        place: "all servers".into(),
+        offered,
+    }));
     let mut kernels: BTreeMap<&str, Vec<&Part<'_>>> = BTreeMap::new();
     let mut namespaces: BTreeMap<(&str, u64), Vec<&Part<'_>>> = BTreeMap::new();
     for part in parts {
         kernels.entry(&part.facts.boot_id).or_default().push(part);
         namespaces.entry((&part.facts.boot_id, part.facts.network_namespace)).or_default().push(part);
+        if !part.keeps {
+            continue;
+        }
         let files = &part.facts.open_files;
         let per_table = files.per_table.saturating_sub(DESCRIPTORS_KEPT);
         let lanes = files.threads.min(MOST_LANES);
@@ -64,7 +82,9 @@ pub fn predict(asked: Connections, tuples: u64, parts: &[Part<'_>], accept_queue
             place: place.clone(),
             offered: shared(budget / BYTES_PER_END, share),
         });
-        if hosts.iter().any(|part| !part.facts.open_files.exempt) {
+        let keeping = || hosts.iter().filter(|part| part.keeps);
+        if keeping().any(|part| !part.facts.open_files.exempt) {
+            let share = keeping().map(|part| part.share).sum();
             let files = hosts.iter().map(|part| part.facts.open_files);
             let free = files.map(|f| f.system.saturating_sub(f.allocated)).min().unwrap_or(0);
             let offered = shared(free.saturating_sub(SYSTEM_FILES_KEPT), share);

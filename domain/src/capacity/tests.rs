@@ -63,10 +63,10 @@ fn an_ipv4_wildcard_takes_no_port_of_ipv6() {
 /// What the model says of one server and one client, with 64,512 four-tuples.
 fn one_pair(server: &HostFacts, client: &HostFacts, asked: Connections) -> Prediction {
     let parts = [
-        Part { name: "server", facts: server, share: 1.0 },
-        Part { name: "client", facts: client, share: 1.0 },
+        Part { name: "server", facts: server, share: 1.0, keeps: true },
+        Part { name: "client", facts: client, share: 1.0, keeps: true },
     ];
-    predict(asked, 64_512, &parts, 4_097)
+    predict(asked, 64_512, &parts, 4_097, None)
 }
 
 fn told(prediction: &Prediction) -> (u64, Limit, Option<Limit>) {
@@ -147,10 +147,32 @@ fn a_shared_load_binds_each_host_by_its_share() {
         host
     };
     let (b, c, d) = (client("b"), client("c"), client("d"));
-    let part = |facts, share| Part { name: "host", facts, share };
+    let part = |facts, share| Part { name: "host", facts, share, keeps: true };
     let parts = [part(&server, 1.0), part(&b, 1.0 / 3.0), part(&c, 1.0 / 3.0), part(&d, 1.0 / 3.0)];
-    let prediction = predict(Connections::Max, 193_536, &parts, 4_097);
+    let prediction = predict(Connections::Max, 193_536, &parts, 4_097, None);
     assert_eq!((prediction.connections, prediction.bound_by), (3_000, Limit::OpenFiles));
+}
+
+#[test]
+fn queues_that_are_not_emptied_are_a_limit_and_their_connections_cost_no_descriptor() {
+    let mut server = facts("a");
+    server.open_files.threads = 0;
+    let client = facts("b");
+    let with = |keeps, room| {
+        let parts = [
+            Part { name: "server", facts: &server, share: 1.0, keeps },
+            Part { name: "client", facts: &client, share: 1.0, keeps: true },
+        ];
+        predict(Connections::Max, 64_512, &parts, 21, room)
+    };
+    assert_eq!(told(&with(true, None)), (0, Limit::OpenFiles, Some(Limit::FourTuples)));
+    assert_eq!(told(&with(false, Some(21))), (21, Limit::AcceptQueue, Some(Limit::FourTuples)));
+    assert_eq!(told(&with(false, Some(1 << 40))).1, Limit::FourTuples);
+    let files = |prediction: Prediction| {
+        let limits = [Limit::OpenFiles, Limit::SystemFiles];
+        prediction.margins.iter().filter(|margin| limits.contains(&margin.limit)).count()
+    };
+    assert_eq!([files(with(true, None)), files(with(false, None))], [4, 2], "the client's are left");
 }
 
 #[test]

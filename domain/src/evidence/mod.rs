@@ -2,6 +2,7 @@
 
 use crate::capacity::Prediction;
 use crate::id::AgentName;
+use crate::plan::Accept;
 use crate::sample::{Beyond, Census, Counters, Digest, Failures, Readings};
 use crate::schedule::Role;
 use crate::script::Observation;
@@ -50,6 +51,10 @@ pub struct TrialEvidence {
     pub prediction: Prediction,
     /// How many connections were to be opened.
     pub target: u64,
+    /// What the servers did with finished handshakes.
+    pub accept: Accept,
+    /// Whether the clients waited for an answer on each connection.
+    pub answered: bool,
     /// Every end.
     pub ends: Vec<End>,
     /// What the steps of a script answered, in order; of a load there are none.
@@ -89,23 +94,30 @@ impl TrialEvidence {
         Some(self.digest(Role::Client)? == self.digest(Role::Server)?)
     }
 
-    /// The number that all four counters agree on; `None` where they do not, or one is missing.
-    pub fn agreed(&self) -> Option<u64> {
-        let count = self.kernel(Role::Client)?;
-        let all =
-            [self.kernel(Role::Server)?, self.established(Role::Client), self.established(Role::Server)];
-        (all.iter().all(|other| *other == count) && self.digests_equal()?).then_some(count)
+    /// Whether the servers' application is a witness of all connections. One that leaves some in the
+    /// queue, or closes them, is not; nor is one that still accepts when the clients, who wait for no
+    /// answer, are done.
+    pub fn asks_servers(&self) -> bool {
+        self.accept == Accept::All || (self.accept.takes_all() && self.answered)
     }
 
-    /// The smaller of both ends' counts: what certainly was held.
+    /// What each witness counts: both kernels, the clients' application and, where it is one, the
+    /// servers'. `None` where a kernel was not counted.
+    fn witnesses(&self) -> impl Iterator<Item = Option<u64>> {
+        let kernels = [self.kernel(Role::Client), self.kernel(Role::Server)];
+        let servers = self.asks_servers().then(|| Some(self.established(Role::Server)));
+        kernels.into_iter().chain([Some(self.established(Role::Client))]).chain(servers)
+    }
+
+    /// The number that all witnesses agree on; `None` where they do not, or one is missing.
+    pub fn agreed(&self) -> Option<u64> {
+        let count = self.kernel(Role::Client)?;
+        (self.witnesses().all(|other| other == Some(count)) && self.digests_equal()?).then_some(count)
+    }
+
+    /// The smallest of the witnesses' counts: what certainly was held.
     pub fn held(&self) -> u64 {
-        let counts = [
-            self.kernel(Role::Client).unwrap_or(0),
-            self.kernel(Role::Server).unwrap_or(0),
-            self.established(Role::Client),
-            self.established(Role::Server),
-        ];
-        counts.into_iter().min().unwrap_or(0)
+        self.witnesses().map(|count| count.unwrap_or(0)).min().unwrap_or(0)
     }
 
     /// All failures of all ends.

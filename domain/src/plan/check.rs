@@ -1,5 +1,7 @@
 //! From a plan file to a plan: every value is looked at, every problem is reported, at once.
 
+use super::accept::Accept;
+use super::accepting::Places;
 use super::file::{Body, ExpectText, PlanFile};
 use super::given::Given;
 use super::model::{
@@ -19,6 +21,8 @@ use std::time::Duration;
 
 /// Fleets larger than this are not what one controller drives.
 const HOSTS: RangeInclusive<u64> = 1..=10_000;
+/// Some show what the kernel does to them; each may wait out the whole load.timeout.
+const EXCESS: RangeInclusive<u64> = 0..=10_000;
 /// A host's addresses: a /16 of them.
 const ADDRESSES: RangeInclusive<u64> = 1..=65_536;
 /// `listen` takes an int.
@@ -26,6 +30,9 @@ const BACKLOG: RangeInclusive<u64> = 0..=i32::MAX as u64;
 const TRIALS: RangeInclusive<u64> = 1..=1_000;
 /// Each step is an exchange with an agent and a line of the log.
 const MOST_STEPS: usize = 1_000;
+/// A table needs some descriptors that hold no connection; the kernel's own bound, fs.nr_open, is at
+/// most about 2^30 (fs/file.c).
+const FILES: RangeInclusive<u64> = 128..=1 << 30;
 /// A schedule of this many pairs is some 20 MB in the store; a million connections from one range of
 /// ports need 36.
 const MOST_PAIRS: u64 = 100_000;
@@ -50,7 +57,7 @@ pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
         .map(|(index, text)| Case {
             name: text.name.unwrap_or_else(|| name_of(index, &text.parameters)),
             parameters: text.parameters,
-            setup: checker.setup(text.body),
+            setup: checker.case(text.body),
         })
         .collect();
     checker.distinct(&cases);
@@ -166,6 +173,21 @@ impl Checker {
         }
     }
 
+    /// A count that has no default.
+    fn given_count(&mut self, key: &str, given: Given<Count>, range: RangeInclusive<u64>) -> Option<u64> {
+        given.place()?;
+        Some(self.count(key, given, *range.start(), range))
+    }
+
+    /// The setup of a case: its values must also go together. Those of the base need not, as long as
+    /// every case gives its own.
+    fn case(&mut self, body: Body) -> Setup {
+        let places = Places::of(&body);
+        let setup = self.setup(body);
+        places.problems(&setup).into_iter().for_each(|problem| self.add(problem));
+        setup
+    }
+
     fn setup(&mut self, body: Body) -> Setup {
         let server_ports = match body.servers.ports {
             Given::Absent => Given::Absent,
@@ -183,6 +205,9 @@ impl Checker {
                 }
             }),
             backlog: self.count("servers.backlog", body.servers.backlog, 4096, BACKLOG) as u32,
+            conntrack: self.value(body.servers.conntrack, false, |_| Ok(())),
+            accept: self.value(body.servers.accept, Accept::All, |_| Ok(())),
+            files: self.given_count("servers.files", body.servers.files, FILES),
             labels: self.value(body.servers.labels, BTreeMap::new(), printable_labels),
             sysctls: self.sysctls(body.servers.sysctls),
         };
@@ -194,9 +219,12 @@ impl Checker {
                 SourcePorts::Explicit(PortSet::range(1024, 65535)),
                 |_| Ok(()),
             ),
+            conntrack: self.value(body.clients.conntrack, false, |_| Ok(())),
+            files: self.given_count("clients.files", body.clients.files, FILES),
             labels: self.value(body.clients.labels, BTreeMap::new(), printable_labels),
             sysctls: self.sysctls(body.clients.sysctls),
         };
+        let excess = self.excess(body.load.excess, &body.load.connections);
         let load =
             Load {
                 family: self.value(body.load.family, Family::Ipv4, |_| Ok(())),
@@ -208,6 +236,8 @@ impl Checker {
                         _ => Ok(()),
                     }
                 }),
+                excess,
+                answered: self.value(body.load.answered, true, |_| Ok(())),
                 rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
                 hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
                 timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {
@@ -293,6 +323,20 @@ impl Checker {
                 self.add(PlanProblem::of_file(what).remedy("label the step: CALL -> LABEL"));
             }
         }
+    }
+
+    /// An excess goes beyond the hosts' own limits, so it has no meaning beside a number of the plan's.
+    fn excess(&mut self, given: Given<Count>, connections: &Given<Connections>) -> u32 {
+        let numbered = matches!(connections, Given::Good(Connections::Exactly(_), _));
+        if let Given::Good(Count(1..), place) = &given
+            && numbered
+        {
+            let what = "load.excess goes beyond what the hosts hold, load.connections asks for a number";
+            self.add(
+                PlanProblem::at(place.clone(), what).remedy("leave load.connections out, or write \"max\""),
+            );
+        }
+        self.count("load.excess", given, 0, EXCESS) as u32
     }
 
     fn sysctls(&mut self, given: Given<BTreeMap<String, toml::Value>>) -> Sysctls {

@@ -19,6 +19,16 @@ pub(super) enum Given<T> {
     Bad(String, Range<usize>),
 }
 
+impl<T> Given<T> {
+    /// Where it stands, if it is in the file.
+    pub(super) fn place(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Absent => None,
+            Self::Good(_, place) | Self::Bad(_, place) => Some(place.clone()),
+        }
+    }
+}
+
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Given<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<toml::Value>::deserialize(deserializer)?;

@@ -1,5 +1,7 @@
 //! What a person asks for: from the text of a plan file to a `Plan` that is known to make sense.
 
+mod accept;
+mod accepting;
 mod cases;
 mod check;
 mod depth;
@@ -12,6 +14,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use accept::Accept;
 pub use check::check;
 pub use file::PlanFile;
 pub use model::{

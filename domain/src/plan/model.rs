@@ -1,6 +1,7 @@
 //! A plan that has been checked: if you hold one, every value is in range and every default is set.
 //! The serialised form of a `Setup` is the form of a plan file.
 
+use super::accept::Accept;
 use crate::capacity::Limit;
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
@@ -81,6 +82,13 @@ pub struct Servers {
     pub ports: PortSet,
     /// The backlog given to `listen`.
     pub backlog: u32,
+    /// Whether connection tracking is made active on each host for the case.
+    pub conntrack: bool,
+    /// What is done with finished handshakes.
+    pub accept: Accept,
+    /// The descriptors that one table of a host may hold; `None` is as many as the host allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
     /// Labels that a host must carry.
     pub labels: Labels,
     /// Kernel settings that a host is given for the case.
@@ -96,6 +104,11 @@ pub struct Clients {
     pub addresses: u32,
     /// How source ports are chosen.
     pub source_ports: SourcePorts,
+    /// Whether connection tracking is made active on each host for the case.
+    pub conntrack: bool,
+    /// The descriptors that one table of a host may hold; `None` is as many as the host allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
     /// Labels that a host must carry.
     pub labels: Labels,
     /// Kernel settings that a host is given for the case.
@@ -118,6 +131,11 @@ pub struct Load {
     pub family: Family,
     /// How many connections.
     pub connections: Connections,
+    /// How many more than the model says the hosts can hold are tried, to see what becomes of them.
+    pub excess: u32,
+    /// Whether a connection counts once the server's application has answered on it; else, once its
+    /// handshake is over.
+    pub answered: bool,
     /// Connects begun per second over all clients.
     pub rate: Rate,
     /// How long all connections are held once the last one is up.
@@ -252,6 +270,8 @@ macro_rules! word_or {
         }
     };
 }
+
+pub(super) use word_or;
 
 impl std::str::FromStr for SourcePorts {
     type Err = String;

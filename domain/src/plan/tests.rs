@@ -1,4 +1,6 @@
-use super::{Clients, Connections, Family, Load, PlanProblem, Servers, Setup, SourcePorts, plan_schema};
+use super::{
+    Accept, Clients, Connections, Family, Load, PlanProblem, Servers, Setup, SourcePorts, plan_schema,
+};
 use crate::ports::PortSet;
 use crate::sample_lab::{EXAMPLE, plan, read};
 use crate::sysctl::{Sysctl, Sysctls};
@@ -39,6 +41,8 @@ hosts = 1
 addresses = 1
 ports = "7000"
 backlog = 4096
+conntrack = false
+accept = "all"
 
 [servers.labels]
 
@@ -48,6 +52,7 @@ backlog = 4096
 hosts = 1
 addresses = 1
 source_ports = "1024-65535"
+conntrack = false
 
 [clients.labels]
 
@@ -56,6 +61,8 @@ source_ports = "1024-65535"
 [load]
 family = "ipv4"
 connections = "max"
+excess = 0
+answered = true
 rate = "unlimited"
 hold = "1s"
 timeout = "10s"
@@ -144,7 +151,7 @@ established = "predicted"
 failed = "0ppm"
 [[expect]]
 "#), @r#"
-error: unknown variant `c9`, expected one of `C3`, `c3`, `C4`, `c4`
+error: unknown variant `c9`, expected one of `C1`, `c1`, `C2`, `c2`, `C3`, `c3`, `C4`, `c4`, `C5`, `c5`, `C6`, `c6`, `C7`, `c7`, `C8`, `c8`
  --> plan.toml:2:10
   |
 2 | claims = ["c9"]
@@ -301,6 +308,11 @@ fn one_sentence_says_what_is_wrong() {
         ("question = \"\\u001b[2J\"", "a text has no control characters: leave out '\\u{1b}'"),
         ("[[expect]]\nrate = \"unlimited\"", "a rate of \"unlimited\" cannot be missed"),
         ("[load]\nconnections = 0", "load.connections = 0 asks for nothing: write \"max\" or at least 1"),
+        (
+            "[load]\nconnections = 7\nexcess = 1",
+            "load.excess goes beyond what the hosts hold, load.connections asks for a number",
+        ),
+        ("[load]\nexcess = 10001", "load.excess = 10001 is out of range: write 0 to 10000"),
         ("[servers]\nports = \"\"", "servers.ports names no port: write one, as in \"7000\""),
         (
             "[servers.sysctls]\ntcp_tw_reuse = 3",
@@ -410,7 +422,7 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 25, "{keys:?}");
+    assert_eq!(keys.len(), 35, "{keys:?}");
     for key in keys {
         let text = match key.strip_prefix("expect.") {
             Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
@@ -468,24 +480,39 @@ fn sysctls() -> impl Strategy<Value = Sysctls> {
         .prop_map(|settings| settings.into_iter().collect())
 }
 
+fn accept() -> impl Strategy<Value = Accept> {
+    let count = 1u64..=10_000_000_000;
+    prop_oneof![
+        prop::sample::select(vec![Accept::All, Accept::Never, Accept::Close]),
+        count.clone().prop_map(Accept::PerSecond),
+        count.prop_map(Accept::Until),
+    ]
+}
+
+fn files() -> impl Strategy<Value = Option<u64>> {
+    proptest::option::of(128u64..=1 << 30)
+}
+
 prop_compose! {
-    fn servers()(hosts in 1u32..6, addresses in 1u32..6, ports in ports(), backlog in 0u32..=i32::MAX as u32, labels in labels(), sysctls in sysctls()) -> Servers {
-        Servers { hosts, addresses, ports, backlog, labels, sysctls }
+    fn servers()(hosts in 1u32..6, addresses in 1u32..6, ports in ports(), backlog in 0u32..=i32::MAX as u32, conntrack in any::<bool>(), accept in accept(), files in files(), labels in labels(), sysctls in sysctls()) -> Servers {
+        Servers { hosts, addresses, ports, backlog, conntrack, accept, files, labels, sysctls }
     }
 }
 
 prop_compose! {
-    fn clients()(hosts in 1u32..10, addresses in 1u32..3, explicit in proptest::option::of(ports()), labels in labels(), sysctls in sysctls()) -> Clients {
+    fn clients()(hosts in 1u32..10, addresses in 1u32..3, explicit in proptest::option::of(ports()), conntrack in any::<bool>(), files in files(), labels in labels(), sysctls in sysctls()) -> Clients {
         let source_ports = explicit.map_or(SourcePorts::Kernel, SourcePorts::Explicit);
-        Clients { hosts, addresses, source_ports, labels, sysctls }
+        Clients { hosts, addresses, source_ports, conntrack, files, labels, sysctls }
     }
 }
 
 prop_compose! {
-    fn load()(v6 in any::<bool>(), count in proptest::option::of(1u64..=10_000_000_000), rate in proptest::option::of(1u64..=10_000_000_000), hold in 0u64..=86_400_000_000, timeout in 1u64..=86_400_000_000) -> Load {
+    fn load()(v6 in any::<bool>(), answered in any::<bool>(), count in proptest::option::of(1u64..=10_000_000_000), excess in 0u32..=10_000, rate in proptest::option::of(1u64..=10_000_000_000), hold in 0u64..=86_400_000_000, timeout in 1u64..=86_400_000_000) -> Load {
         Load {
             family: if v6 { Family::Ipv6 } else { Family::Ipv4 },
             connections: count.map_or(Connections::Max, Connections::Exactly),
+            excess: if count.is_some() { 0 } else { excess },
+            answered,
             rate: rate.map_or(Rate::Unlimited, Rate::PerSecond),
             hold: Span(Duration::from_micros(hold)),
             timeout: Span(Duration::from_micros(timeout)),
@@ -493,10 +520,66 @@ prop_compose! {
     }
 }
 
+#[test]
+fn what_a_server_does_has_to_go_with_what_is_waited_for() {
+    insta::assert_snapshot!(problems("[servers]\naccept = \"never\"\n[load]\nanswered = true\n"), @r#"
+error: with servers.accept = "never" not every client is answered, but load.answered = true waits for it
+ --> plan.toml:4:12
+  |
+4 | answered = true
+  |            ^^^^
+  |
+  = help: write load.answered = false: a connection then counts once its handshake is over
+"#);
+    insta::assert_snapshot!(problems("[servers]\naccept = \"close\"\nfiles = 127\n[sweep]\nclients.files = [128, \"few\"]\n"), @r#"
+error: with servers.accept = "close" not every client is answered, but load.answered = true waits for it
+ --> plan.toml:2:10
+  |
+2 | accept = "close"
+  |          ^^^^^^^
+  |
+  = help: write load.answered = false: a connection then counts once its handshake is over
+
+error: with servers.accept = "close" nothing is held, so load.connections = "max" says no number
+ --> plan.toml:2:10
+  |
+2 | accept = "close"
+  |          ^^^^^^^
+  |
+  = help: write how many are to be opened, as in load.connections = 1000
+
+error: servers.files = 127 is out of range: write 128 to 1073741824
+ --> plan.toml:3:9
+  |
+3 | files = 127
+  |         ^^^
+
+error: 'few' is no count: write a whole number up to 10000m, as in 64512, "250k" or "1m"
+ --> plan.toml:5:23
+  |
+5 | clients.files = [128, "few"]
+  |                       ^^^^^
+"#);
+    assert!(whats("[sweep]\nservers.accept = [\"all\", \"200/s\"]").is_empty());
+    let unanswered = whats("[sweep]\nservers.accept = [\"until 5\", \"never\", \"all\"]");
+    assert_eq!(unanswered.len(), 2, "{unanswered:?}");
+    // The base alone need not go together.
+    let text =
+        "servers.accept = \"never\"\n[[case]]\nload.answered = false\n[[case]]\nservers.accept = \"all\"";
+    assert!(whats(text).is_empty());
+    assert!(whats("servers.accept = \"close\"\n[load]\nanswered = false\nconnections = 5").is_empty());
+}
+
 proptest! {
     #[test]
-    fn a_setup_that_is_printed_reads_back(servers in servers(), clients in clients(), load in load()) {
-        let setup = Setup { servers, clients, load, steps: Vec::new() };
+    fn a_setup_that_is_printed_reads_back(servers in servers(), clients in clients(), load in load(), script in any::<bool>()) {
+        let lines = "server listen l 5 -> x\nclient many c 20 connect server:7000 bind self:0 no_port -> held";
+        let steps = if script { crate::script::Step::parse_all(lines).expect("steps") } else { Vec::new() };
+        let mut setup = Setup { servers, clients, load, steps };
+        setup.load.answered &= setup.servers.accept.takes_all();
+        if setup.servers.accept == Accept::Close && setup.load.connections == Connections::Max {
+            (setup.load.connections, setup.load.excess) = (Connections::Exactly(1), 0);
+        }
         let text = toml::to_string(&setup).expect("prints");
         prop_assert_eq!(&plan(&text).base, &setup, "{}", text);
     }
@@ -526,5 +609,49 @@ proptest! {
             prop_assert!(!problems.is_empty());
             PlanProblem::render(&problems, "plan.toml", &text, false);
         }
+    }
+}
+
+#[test]
+fn a_case_may_be_a_script_and_says_what_its_steps_answer() {
+    let text = "[[case]]\nname = \"a load\"\n[[case]]\nname = \"a script\"\nsteps = \"\"\"\n# why\nserver listen l 5\n\
+        client many c 20 connect server:7000 -> held\n\"\"\"\n[[expect]]\nanswer = \"held = 6\"\n\
+        [[expect]]\nanswer = \"held:begun = 20\"\n[[expect]]\nanswer = \"held=ok\"";
+    let plan = plan(text);
+    let steps: Vec<usize> = plan.cases.iter().map(|case| case.setup.steps.len()).collect();
+    assert_eq!(steps, [0, 2]);
+    assert!(plan.cases[1].parameters.is_empty(), "a script is no parameter");
+    let said: Vec<String> = plan.expectations.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["answer = \"held = 6\"", "answer = \"held:begun = 20\"", "answer = \"held = ok\""]);
+}
+
+#[test]
+fn a_script_that_cannot_be_done_is_refused_with_its_step() {
+    let problem = |steps: &str| {
+        let found = read(&format!("steps = '''\n{steps}\n'''")).expect_err(steps);
+        found.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("; ")
+    };
+    assert!(problem("client dance a").contains("step 1: 'dance' is nothing that a step does"));
+    assert_eq!(problem("client.2 close a"), "'client.2 close a': the case has no host 'client.2'");
+    assert!(problem("client bind a self@2:0").contains("names no address of this case"));
+    assert!(problem("# nothing").contains("the script has no step"));
+    let long = "client close a\n".repeat(1_001);
+    assert!(problem(&long).contains("has 1001 steps; at most 1000 are done"));
+}
+
+#[test]
+fn an_expected_answer_needs_a_step_and_a_form() {
+    let problem = |answer: &str| {
+        let text = format!("steps = 'client close a -> x'\n[[expect]]\nanswer = '{answer}'");
+        read(&text)
+            .expect_err(answer)
+            .iter()
+            .map(|problem| problem.what.clone())
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    assert!(problem("y = ok").contains("is about a step labelled 'y', and no step is"));
+    for bad in ["x", "= ok", "x =", "x y = 1", "x = 1 2"] {
+        assert!(problem(bad).contains("is no answer: write a step's label"), "{bad}");
     }
 }

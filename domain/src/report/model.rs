@@ -56,7 +56,13 @@ pub struct CaseReport {
     pub servers: Cohort,
     /// How many connections the capacity model says the hosts can hold, cut to the plan's number.
     pub predicted: u64,
-    /// Established flows by each end's application: those on which the other end answered.
+    /// What the servers did with finished handshakes: `all`, `never`, `close`, `200/s`, `until 500`.
+    pub accept: String,
+    /// Whether a flow counts as established once the other end's application answered; else, once its
+    /// handshake is over.
+    pub answered: bool,
+    /// Established flows by each end's application: those on which the other end answered, or, where
+    /// nobody waits for that, whose `connect` has finished (client) or that were accepted (server).
     pub established: Ends<u64>,
     /// ESTABLISHED sockets by each end's kernel (sock_diag); absent where it was not asked.
     pub kernel: Ends<Option<u64>>,
@@ -195,6 +201,8 @@ fn case_report(trial: &TrialEvidence, clients: Cohort, servers: Cohort) -> CaseR
         clients,
         servers,
         predicted: trial.prediction.connections,
+        accept: trial.accept.to_string(),
+        answered: trial.answered,
         established: Ends {
             client: trial.established(Role::Client),
             server: trial.established(Role::Server),

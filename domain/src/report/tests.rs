@@ -77,6 +77,8 @@ fn a_report_has_every_number_of_the_run() {
         "ports": "7000"
       },
       "predicted": 100,
+      "accept": "all",
+      "answered": true,
       "established": {
         "client": 100,
         "server": 100
@@ -120,6 +122,8 @@ fn a_report_has_every_number_of_the_run() {
         "ports": "7000"
       },
       "predicted": 200,
+      "accept": "all",
+      "answered": true,
       "established": {
         "client": 200,
         "server": 200
@@ -143,6 +147,7 @@ fn a_report_has_every_number_of_the_run() {
       "gaps": []
     }
   ],
+  "scripts": [],
   "verdicts": [
     {
       "subject": "established = \"predicted\"",

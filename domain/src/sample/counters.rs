@@ -10,7 +10,8 @@ pub struct Counters {
     /// Client: connects begun. Server: connections accepted.
     pub attempted: u64,
     /// Flows on which the other end's application answered (client: the echo came back; server: the
-    /// token came and its echo was sent). Only these count as established.
+    /// token came and its echo was sent). Only these count as established; but where no answer is
+    /// asked for, those whose `connect` has finished (client), or that were accepted (server).
     pub established: u64,
     /// Established flows that this end still holds open: a gauge.
     pub held: u64,

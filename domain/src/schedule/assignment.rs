@@ -2,6 +2,7 @@
 //! Nothing is left to choose.
 
 use crate::id::AgentName;
+use crate::plan::Accept;
 use crate::ports::PortSet;
 use crate::sample::{Plateau, Sample};
 use crate::script::{Action, Answer};
@@ -38,6 +39,13 @@ pub struct Assignment {
     pub agent: AgentName,
     /// Kernel settings to make before, and to put back after, the trial.
     pub sysctls: Sysctls,
+    /// Whether to make connection tracking active in the host's network namespace for the trial.
+    #[serde(default)]
+    pub conntrack: bool,
+    /// The descriptors that each of the worker's tables may hold (its soft RLIMIT_NOFILE); `None` is
+    /// as many as the host allows.
+    #[serde(default)]
+    pub files: Option<u64>,
     /// Which sockets are this assignment's own, when the kernel is asked.
     pub census: CensusFilter,
     /// What the worker does.
@@ -86,6 +94,17 @@ pub struct Serve {
     pub listeners: Vec<Listener>,
     /// The lanes; each is a thread with a descriptor table of its own.
     pub lanes: Vec<ServeLane>,
+    /// What is done with finished handshakes. A rate is that of all lanes together.
+    #[serde(default)]
+    pub accept: Accept,
+    /// Whether clients send a token and wait for it to come back.
+    #[serde(default = "yes")]
+    pub answered: bool,
+}
+
+/// What schedules and orders meant that did not speak of answers yet.
+fn yes() -> bool {
+    true
 }
 
 /// A passive endpoint.
@@ -111,7 +130,8 @@ pub struct Turn {
     /// Index into `Serve::listeners`.
     pub listener: u32,
     /// How many connections this lane takes from it. The last lane that names a listener keeps
-    /// accepting after that, so that nobody is left in the queue.
+    /// accepting after that, so that nobody is left in the queue; unless only so many are to be
+    /// accepted at all (`Accept::Never`, `Accept::Until`): then the quotas add up to them.
     pub quota: u32,
 }
 
@@ -130,6 +150,9 @@ pub struct Connect {
     pub timeout_micros: u64,
     /// Whether to try one connect more per block at the plateau, to hear the kernel refuse it.
     pub beyond: bool,
+    /// Whether a flow is established once its token came back; else, once its handshake is over.
+    #[serde(default = "yes")]
+    pub answered: bool,
 }
 
 /// The flows that one lane opens, in this order.
@@ -196,6 +219,9 @@ pub enum WorkerOrder {
     Prepare {
         /// The first eight bytes of each connection's token.
         token: u64,
+        /// The descriptors that each table may hold, from `ready` on; `None` is the hard limit.
+        #[serde(default)]
+        files: Option<u64>,
         /// The work.
         work: Work,
     },

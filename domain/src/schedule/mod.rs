@@ -4,6 +4,7 @@ mod assignment;
 mod inventory;
 mod place;
 mod placed;
+mod queue;
 mod share;
 mod shortfall;
 #[cfg(test)]

@@ -6,12 +6,13 @@ use super::assignment::{
 };
 use super::inventory::{Host, Inventory};
 use super::placed::{Placed, PlacedStep, steps_on};
+use super::queue::{accepted, answered_in_time, rooms, within};
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
 use crate::capacity::facts::{BoundSocket, HostFacts};
 use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
 use crate::id::AgentName;
-use crate::plan::{Case, Connections, Labels, Plan, Setup, SourcePorts};
+use crate::plan::{Accept, Case, Connections, Labels, Plan, Setup, SourcePorts};
 use crate::ports::PortSet;
 use crate::sample::TcpState;
 use crate::sysctl::Sysctls;
@@ -43,6 +44,17 @@ pub struct CaseSchedule {
     pub steps: Vec<PlacedStep>,
     /// Why the case is left out, shortfall by shortfall, if it is: then nobody is assigned to it.
     pub left_out: Vec<String>,
+}
+
+impl CaseSchedule {
+    /// What the servers do with finished handshakes, and whether clients wait for their answers.
+    pub fn asked_of_servers(&self) -> (Accept, bool) {
+        let serving = self.assignments.iter().find_map(|assignment| match &assignment.work {
+            Work::Serve(serve) => Some((serve.accept, serve.answered)),
+            _ => None,
+        });
+        serving.unwrap_or((Accept::All, true))
+    }
 }
 
 /// Places every case of a plan on the hosts.
@@ -84,6 +96,8 @@ struct Chosen {
     facts: HostFacts,
     addresses: Vec<IpAddr>,
     sysctls: Sysctls,
+    conntrack: bool,
+    files: Option<u64>,
 }
 
 fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Shortfall>> {
@@ -98,15 +112,31 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
     let ways = ways_of(&clients, &endpoints, &setup.clients.source_ports);
     let weights: Vec<u64> = ways.iter().map(|way| u64::from(way.ports.len())).collect();
     let tuples: u64 = weights.iter().sum();
-    let accept_queue = servers
+    let accept = setup.servers.accept;
+    let queue_of = |server: &Chosen| u64::from(setup.servers.backlog.min(server.facts.somaxconn())) + 1;
+    let accept_queue = servers.iter().map(queue_of).min().unwrap_or(0);
+    let rooms: Option<Vec<u64>> = servers
         .iter()
-        .map(|server| u64::from(setup.servers.backlog.min(server.facts.somaxconn())) + 1)
-        .min()
-        .unwrap_or(0);
-    let prediction =
-        predict(setup.load.connections, tuples, &parts_of(&servers, &clients, &ways, tuples), accept_queue);
-    let target = prediction.connections;
+        .zip(&listeners)
+        .map(|(server, listeners)| rooms(accept, queue_of(server), listeners.len()))
+        .collect::<Option<Vec<_>>>()
+        .map(|rooms| rooms.concat());
+    let room = rooms.as_ref().map(|rooms| rooms.iter().sum());
+    let parts = parts_of(&servers, &clients, &ways, tuples, accept);
+    let prediction = predict(setup.load.connections, tuples, &parts, accept_queue, room);
     demand(case, &prediction)?;
+    // What the queues have no room for may be asked for all the same: then its connects are dropped.
+    let target = match setup.load.connections {
+        Connections::Exactly(asked) => asked,
+        Connections::Max => with_excess(case, &prediction, tuples)?,
+    };
+    let weights = match &rooms {
+        Some(rooms) => {
+            let destinations: Vec<usize> = ways.iter().map(|way| way.destination).collect();
+            within(rooms, weights, &destinations, target)
+        }
+        None => weights,
+    };
 
     let blocks = blocks_of(&ways, &proportional(target, &weights), setup);
     let mut expected = vec![0u64; endpoints.len()];
@@ -116,9 +146,15 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         }
     }
     let sources: Vec<IpAddr> = clients.iter().flat_map(|client| client.addresses.iter().copied()).collect();
-    let connectors = connectors_of(&servers, &clients);
+    // One at a time where a queue fills up: two that come for its last place would both be told that
+    // their handshake is over (the last ACK of one is dropped, tcp_check_req in net/ipv4).
+    let connectors = match rooms {
+        Some(_) => vec![1; clients.len()],
+        None => connectors_of(&servers, &clients),
+    };
     let total_connectors: u64 = connectors.iter().sum();
-    let window = (accept_queue / total_connectors.max(1)).clamp(1, WIDEST_WINDOW) as u32;
+    let unanswered = accept_queue.min(answered_in_time(accept, setup.load.timeout));
+    let window = (unanswered / total_connectors.max(1)).clamp(1, WIDEST_WINDOW) as u32;
 
     let mut assignments = Vec::new();
     let mut at = 0;
@@ -128,12 +164,19 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         assignments.push(Assignment {
             agent: server.name.clone(),
             sysctls: server.sysctls.clone(),
+            conntrack: server.conntrack,
+            files: server.files,
             census: CensusFilter {
                 role: Role::Server,
                 servers: listeners.iter().map(|listener| listener.endpoint).collect(),
                 clients: sources.clone(),
             },
-            work: Work::Serve(Serve { lanes: serve_lanes(own, lane_capacity(&server.facts)), listeners }),
+            work: Work::Serve(Serve {
+                lanes: serve_lanes(&accepted(accept, own), lane_capacity(&server.facts)),
+                listeners,
+                accept,
+                answered: setup.load.answered,
+            }),
         });
     }
     for (index, client) in clients.iter().enumerate() {
@@ -148,6 +191,8 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         assignments.push(Assignment {
             agent: client.name.clone(),
             sysctls: client.sysctls.clone(),
+            conntrack: client.conntrack,
+            files: client.files,
             census: CensusFilter {
                 role: Role::Client,
                 servers: endpoints.clone(),
@@ -165,6 +210,7 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
                 },
                 timeout_micros: setup.load.timeout.0.as_micros() as u64,
                 beyond: prediction.bound_by == Limit::FourTuples,
+                answered: setup.load.answered,
             }),
         });
     }
@@ -183,6 +229,8 @@ fn place_script(case: &Case, servers: &[Chosen], clients: &[Chosen]) -> Result<C
         move |host: &Chosen| Assignment {
             agent: host.name.clone(),
             sysctls: host.sysctls.clone(),
+            conntrack: host.conntrack,
+            files: host.files,
             census: CensusFilter { role, servers: Vec::new(), clients: Vec::new() },
             work: Work::Script(role),
         }
@@ -192,13 +240,14 @@ fn place_script(case: &Case, servers: &[Chosen], clients: &[Chosen]) -> Result<C
     Ok(CaseSchedule { prediction: Prediction::none(), target: 0, assignments, steps, left_out: Vec::new() })
 }
 
-/// Refuses a case of which the hosts cannot hold what it asks for, with every limit that is short.
+/// Refuses a case of which the hosts cannot hold what it asks for, with every limit that is short. A
+/// full accept queue is none of them: what happens then is what such a case is made for.
 fn demand(case: &Case, prediction: &Prediction) -> Result<(), Vec<Shortfall>> {
     if let Connections::Exactly(asked) = case.setup.load.connections {
         let short: Vec<_> = prediction
             .margins
             .iter()
-            .filter(|margin| margin.offered < asked)
+            .filter(|margin| margin.offered < asked && margin.limit != Limit::AcceptQueue)
             .map(|margin| Shortfall::Capacity {
                 case: case.name.clone(),
                 limit: margin.limit,
@@ -221,6 +270,23 @@ fn demand(case: &Case, prediction: &Prediction) -> Result<(), Vec<Shortfall>> {
     }
 }
 
+/// How many connections are opened: the predicted ones, and those that the plan wants to see go
+/// wrong. Even those need four-tuples of their own.
+fn with_excess(case: &Case, prediction: &Prediction, tuples: u64) -> Result<u64, Vec<Shortfall>> {
+    let excess = u64::from(case.setup.load.excess);
+    let target = prediction.connections.saturating_add(excess);
+    if excess > 0 && target > tuples {
+        return Err(vec![Shortfall::Capacity {
+            case: case.name.clone(),
+            limit: Limit::FourTuples,
+            place: "all clients".into(),
+            asked: target,
+            offered: tuples,
+        }]);
+    }
+    Ok(target)
+}
+
 fn lane_capacity(facts: &HostFacts) -> u64 {
     facts.open_files.per_table.saturating_sub(DESCRIPTORS_KEPT).max(1)
 }
@@ -233,11 +299,15 @@ fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<
     let mut short = Vec::new();
     let serving = choose(
         case,
-        Role::Server,
-        servers.hosts,
-        servers.addresses,
-        &servers.labels,
-        &servers.sysctls,
+        &Wanted {
+            role: Role::Server,
+            hosts: servers.hosts,
+            addresses: servers.addresses,
+            labels: &servers.labels,
+            sysctls: &servers.sysctls,
+            conntrack: servers.conntrack,
+            files: servers.files,
+        },
         inventory,
         &[],
         &mut short,
@@ -245,11 +315,15 @@ fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<
     let taken: Vec<AgentName> = serving.iter().map(|host| host.name.clone()).collect();
     let connecting = choose(
         case,
-        Role::Client,
-        clients.hosts,
-        clients.addresses,
-        &clients.labels,
-        &clients.sysctls,
+        &Wanted {
+            role: Role::Client,
+            hosts: clients.hosts,
+            addresses: clients.addresses,
+            labels: &clients.labels,
+            sysctls: &clients.sysctls,
+            conntrack: clients.conntrack,
+            files: clients.files,
+        },
         inventory,
         &taken,
         &mut short,
@@ -257,21 +331,25 @@ fn choose_hosts(case: &Case, inventory: &Inventory) -> Result<(Vec<Chosen>, Vec<
     if short.is_empty() { Ok((serving, connecting)) } else { Err(short) }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "both cohorts are chosen by one function; their fields are its arguments"
-)]
+/// What a cohort asks of its hosts.
+struct Wanted<'a> {
+    role: Role,
+    hosts: u32,
+    addresses: u32,
+    labels: &'a Labels,
+    sysctls: &'a Sysctls,
+    conntrack: bool,
+    files: Option<u64>,
+}
+
 fn choose(
     case: &Case,
-    role: Role,
-    asked: u32,
-    addresses: u32,
-    labels: &Labels,
-    sysctls: &Sysctls,
+    wanted: &Wanted<'_>,
     inventory: &Inventory,
     taken: &[AgentName],
     short: &mut Vec<Shortfall>,
 ) -> Vec<Chosen> {
+    let Wanted { role, hosts: asked, addresses, labels, sysctls, conntrack, files } = *wanted;
     let family = case.setup.load.family;
     let offered = |host: &Host| host.facts.addresses.iter().filter(|a| family.has(a)).count();
     let mut fitting: Vec<&Host> = inventory
@@ -305,6 +383,11 @@ fn choose(
     }
     fitting.truncate(asked as usize);
     for host in &fitting {
+        let offered = host.facts.open_files.per_table;
+        if let Some(asked) = files.filter(|files| *files > offered) {
+            let (case, agent) = (case.name.clone(), host.name.clone());
+            short.push(Shortfall::Files { case, agent, asked, offered });
+        }
         if let Some(sysctl) = sysctls.keys().next().filter(|_| !host.facts.may_set_sysctls) {
             short.push(Shortfall::Setting {
                 case: case.name.clone(),
@@ -312,12 +395,21 @@ fn choose(
                 sysctl: *sysctl,
             });
         }
+        let (of_case, agent) = (case.name.clone(), host.name.clone());
+        if conntrack && !host.facts.may_set_sysctls {
+            short.push(Shortfall::MayNotTrack { case: of_case, agent });
+        } else if conntrack && host.facts.conntrack.or(host.facts.conntrack_available).is_none() {
+            short.push(Shortfall::NoTracking { case: of_case, agent });
+        }
     }
     fitting
         .into_iter()
         .map(|host| Chosen {
             name: host.name.clone(),
-            facts: host.facts.with(sysctls),
+            facts: match conntrack {
+                true => host.facts.with(sysctls).with_files(files).tracking(),
+                false => host.facts.with(sysctls).with_files(files),
+            },
             addresses: host
                 .facts
                 .addresses
@@ -327,6 +419,8 @@ fn choose(
                 .copied()
                 .collect(),
             sysctls: sysctls.clone(),
+            conntrack,
+            files,
         })
         .collect()
 }
@@ -406,16 +500,22 @@ fn ways_of(clients: &[Chosen], endpoints: &[SocketAddr], asked: &SourcePorts) ->
     ways
 }
 
-fn parts_of<'a>(servers: &'a [Chosen], clients: &'a [Chosen], ways: &[Way], tuples: u64) -> Vec<Part<'a>> {
-    let serving = servers.iter().map(|server| (server, 1.0 / servers.len().max(1) as f64));
+fn parts_of<'a>(
+    servers: &'a [Chosen],
+    clients: &'a [Chosen],
+    ways: &[Way],
+    tuples: u64,
+    accept: Accept,
+) -> Vec<Part<'a>> {
+    let serving = servers.iter().map(|server| (server, 1.0 / servers.len().max(1) as f64, accept.keeps()));
     let connecting = clients.iter().enumerate().map(|(index, client)| {
         let own: u64 =
             ways.iter().filter(|way| way.client == index).map(|way| u64::from(way.ports.len())).sum();
-        (client, own as f64 / tuples.max(1) as f64)
+        (client, own as f64 / tuples.max(1) as f64, true)
     });
     serving
         .chain(connecting)
-        .map(|(host, share)| Part { name: host.name.as_str(), facts: &host.facts, share })
+        .map(|(host, share, keeps)| Part { name: host.name.as_str(), facts: &host.facts, share, keeps })
         .collect()
 }
 

@@ -45,6 +45,38 @@ pub enum Shortfall {
         /// The setting.
         sysctl: Sysctl,
     },
+    /// An agent may not make connection tracking active.
+    #[error(
+        "case '{case}' makes connection tracking active on host {agent}, whose agent may not change its kernel: start it with --allow-sysctls, or leave conntrack out of the plan"
+    )]
+    MayNotTrack {
+        /// The case.
+        case: String,
+        /// The host.
+        agent: AgentName,
+    },
+    /// A host's kernel has no connection tracking.
+    #[error(
+        "case '{case}' makes connection tracking active on host {agent}, which shows no net.netfilter.nf_conntrack_max: load the module there (`modprobe nf_conntrack`), or leave conntrack out of the plan"
+    )]
+    NoTracking {
+        /// The case.
+        case: String,
+        /// The host.
+        agent: AgentName,
+    },
+    /// A host's own limit on descriptors is below the one that it is to give itself.
+    #[error("case '{case}' gives the tables of host {agent} {} descriptors, its own limit is {} (ulimit -Hn): ask for fewer files, or raise the hard limit on open files", thousands(*asked), thousands(*offered))]
+    Files {
+        /// The case.
+        case: String,
+        /// The host.
+        agent: AgentName,
+        /// What the plan asks for.
+        asked: u64,
+        /// What the host allows.
+        offered: u64,
+    },
     /// A limit is tighter than what is asked.
     #[error("case '{case}': {} connections are possible by {limit} on {place} ({}), {} asked: {}", thousands(*offered), limit.source(), thousands(*asked), limit.remedy())]
     Capacity {

@@ -1,10 +1,11 @@
 use super::{
     Assignment, BlockPorts, CaseSchedule, Connect, Host, Inventory, Role, Schedule, Serve, Work, place,
 };
-use crate::capacity::facts::OpenFiles;
+use crate::capacity::facts::{Conntrack, OpenFiles};
 use crate::capacity::{DESCRIPTORS_KEPT, Limit};
 use crate::sample::TcpState;
 use crate::sample_lab::{address, bound, host, plan, three_hosts};
+use crate::sysctl::Sysctl;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -212,10 +213,144 @@ case 'case 1': 64,512 connections are possible by four_tuples on all clients (ad
 }
 
 #[test]
+fn a_queue_that_nobody_empties_is_filled_to_its_last_place() {
+    let mut inventory = three_hosts();
+    inventory.hosts[2].labels.insert("role".into(), "server".into());
+    // Two servers whose queues differ; the smaller of backlog and somaxconn counts.
+    inventory.hosts[2].facts.sysctls.insert(Sysctl::Somaxconn, "9".into());
+    let text = |accept: &str, connections: &str| {
+        format!(
+            "[servers]\nhosts = 2\nbacklog = 20\naccept = \"{accept}\"\nports = \"7000-7001\"\n\
+             [load]\nanswered = false\nconnections = \"{connections}\""
+        )
+    };
+    let told = |accept: &str, connections: &str| {
+        let schedule = placed(&text(accept, connections), &inventory);
+        let case = &schedule.cases[0];
+        let mut towards: BTreeMap<SocketAddr, u32> = BTreeMap::new();
+        for block in clients(case).flat_map(|(_, connect)| &connect.lanes).flat_map(|lane| &lane.blocks) {
+            *towards.entry(block.destination).or_default() += block.ports.count();
+        }
+        let accepted: Vec<u64> = case
+            .assignments
+            .iter()
+            .filter_map(|assignment| match &assignment.work {
+                Work::Serve(serve) => Some(serve.quota()),
+                _ => None,
+            })
+            .collect();
+        let prediction = &case.prediction;
+        let bound = (prediction.connections, prediction.bound_by, case.target);
+        (bound, towards.into_values().collect::<Vec<_>>(), accepted)
+    };
+    assert_eq!(told("never", "max"), ((62, Limit::AcceptQueue, 62), vec![21, 21, 10, 10], vec![0, 0]));
+    assert_eq!(told("until 5", "max"), ((72, Limit::AcceptQueue, 72), vec![23, 24, 12, 13], vec![5, 5]));
+    assert_eq!(told("never", "30"), ((30, Limit::Plan, 30), vec![10, 10, 5, 5], vec![0, 0]));
+    // Beyond the queues: as many to each, and the model says what will be held.
+    assert_eq!(told("never", "100"), ((62, Limit::AcceptQueue, 100), vec![25; 4], vec![0, 0]));
+    assert_eq!(told("200/s", "100").0, (100, Limit::Plan, 100), "what is accepted in the end is no queue's");
+}
+
+#[test]
+fn connections_that_are_not_kept_cost_a_server_no_descriptors() {
+    let mut inventory = three_hosts();
+    inventory.hosts[0].facts.open_files.threads = 1;
+    let bound = |accept: &str| {
+        let text = format!(
+            "[servers]\nbacklog = \"1m\"\nsysctls.somaxconn = 1_000_000\naccept = \"{accept}\"\n[load]\nanswered = false\nconnections = 30_000"
+        );
+        place(&plan(&text), &inventory).map(|schedule| schedule.cases[0].target).ok()
+    };
+    assert_eq!(["all", "until 30k", "never", "close"].map(bound), [None, None, Some(30_000), Some(30_000)]);
+}
+
+#[test]
+fn a_slow_server_is_asked_for_no_more_than_it_answers_in_time() {
+    let window = |rest: &str| {
+        let schedule = placed(&format!("servers.accept = \"20/s\"\n{rest}"), &three_hosts());
+        clients(&schedule.cases[0]).map(|(_, connect)| connect.window).collect::<Vec<_>>()
+    };
+    // 20/s x 10 s / 2, for four connectors.
+    assert_eq!(window(""), [25]);
+    assert_eq!(window("load.timeout = \"1ms\""), [1]);
+}
+
+#[test]
+fn a_limit_on_files_makes_lanes_smaller_and_is_kept_by_the_worker() {
+    let schedule =
+        placed("servers.files = 164\nclients.files = 1064\nload.connections = 1_000", &three_hosts());
+    let case = &schedule.cases[0];
+    let lanes = case.assignments.iter().map(|assignment| match &assignment.work {
+        Work::Serve(serve) => (assignment.files, serve.lanes.len()),
+        Work::Connect(connect) => (assignment.files, connect.lanes.len()),
+        Work::Script(_) => (assignment.files, 0),
+    });
+    // At least four lanes connect, one for each processor.
+    assert_eq!(lanes.collect::<Vec<_>>(), [(Some(164), 10), (Some(1_064), 4)]);
+    let files = case.prediction.margins.iter().filter(|margin| margin.limit == Limit::OpenFiles);
+    assert_eq!(files.map(|margin| margin.offered).collect::<Vec<_>>(), [100 * 1_024, 1_000 * 1_024]);
+}
+
+#[test]
+fn more_files_than_a_host_has_are_told() {
+    insta::assert_snapshot!(shortfalls("servers.files = 20_000\nclients.files = 20_001", &three_hosts()), @"case 'case 1' gives the tables of host host-2 20,001 descriptors, its own limit is 20,000 (ulimit -Hn): ask for fewer files, or raise the hard limit on open files");
+}
+
+#[test]
 fn a_setting_that_an_agent_may_not_make_is_told() {
     let mut inventory = three_hosts();
     inventory.hosts[1].facts.may_set_sysctls = false;
     insta::assert_snapshot!(shortfalls("clients.sysctls.ip_local_port_range = \"20000-20999\"", &inventory), @"case 'case 1' sets ip_local_port_range on host host-2, whose agent may not set kernel settings: start it with --allow-sysctls, or set it there by hand and leave it out of the plan");
+}
+
+#[test]
+fn tracking_that_a_plan_asks_for_binds_at_what_the_table_has_left_where_it_is_asked_for() {
+    let mut inventory = three_hosts();
+    for host in &mut inventory.hosts {
+        host.facts.conntrack_available = Some(Conntrack { count: 1, max: 50_001 });
+    }
+    for (text, tracking, connections, limit) in [
+        ("", [false, false, false], 129_024, Limit::FourTuples),
+        ("servers.conntrack = true\n", [true, false, false], 50_000, Limit::Conntrack),
+        // Each client's table has its own half of the connections.
+        ("clients.conntrack = true\n", [false, true, true], 100_000, Limit::Conntrack),
+        ("servers.conntrack = true\nclients.conntrack = true\n", [true; 3], 50_000, Limit::Conntrack),
+    ] {
+        let case = &placed(&format!("{text}clients.hosts = 2"), &inventory).cases[0];
+        let asked: Vec<_> = case.assignments.iter().map(|assignment| assignment.conntrack).collect();
+        assert_eq!(asked, tracking, "{text}");
+        let told = (case.target, case.prediction.connections, case.prediction.bound_by);
+        assert_eq!(told, (connections, connections, limit), "{text}");
+    }
+    // Where it is active already, the table as it stands counts.
+    inventory.hosts[0].facts.conntrack = Some(Conntrack { count: 2, max: 50_001 });
+    for text in ["", "servers.conntrack = true"] {
+        assert_eq!(placed(text, &inventory).cases[0].target, 49_999, "{text}");
+    }
+}
+
+#[test]
+fn an_excess_is_tried_beyond_the_prediction_and_needs_four_tuples_of_its_own() {
+    let mut inventory = three_hosts();
+    inventory.hosts[0].facts.conntrack_available = Some(Conntrack { count: 1, max: 50_001 });
+    let text = |excess: u32| format!("servers.conntrack = true\nload.excess = {excess}");
+    let schedule = placed(&text(100), &inventory);
+    let case = &schedule.cases[0];
+    assert_eq!((case.target, case.prediction.connections), (50_100, 50_000));
+    let opened: u64 = clients(case).map(|(_, connect)| connect.flows()).sum();
+    assert_eq!(opened, 50_100);
+    inventory.hosts[0].facts.conntrack_available = Some(Conntrack { count: 0, max: 64_502 });
+    assert_eq!(placed(&text(10), &inventory).cases[0].target, 64_512);
+    insta::assert_snapshot!(shortfalls(&text(11), &inventory), @"case 'case 1': 64,512 connections are possible by four_tuples on all clients (addresses, listening ports, net.ipv4.ip_local_port_range), 64,513 asked: add a destination (server port or address) or a source address");
+}
+
+#[test]
+fn tracking_that_a_host_may_not_or_cannot_do_is_told() {
+    let mut inventory = three_hosts();
+    insta::assert_snapshot!(shortfalls("servers.conntrack = true", &inventory), @"case 'case 1' makes connection tracking active on host host-1, which shows no net.netfilter.nf_conntrack_max: load the module there (`modprobe nf_conntrack`), or leave conntrack out of the plan");
+    inventory.hosts[0].facts.conntrack_available = Some(Conntrack { count: 0, max: 100 });
+    inventory.hosts[0].facts.may_set_sysctls = false;
+    insta::assert_snapshot!(shortfalls("servers.conntrack = true", &inventory), @"case 'case 1' makes connection tracking active on host host-1, whose agent may not change its kernel: start it with --allow-sysctls, or leave conntrack out of the plan");
 }
 
 #[test]
@@ -290,9 +425,19 @@ fn sound(case: &CaseSchedule, inventory: &Inventory) -> Result<(), TestCaseError
             );
             lane.turns.iter().for_each(|turn| quotas[turn.listener as usize] += u64::from(turn.quota));
         }
-        for (listener, quota) in serve.listeners.iter().zip(quotas) {
-            prop_assert_eq!(towards.remove(&listener.endpoint).unwrap_or(0), quota);
+        let mut all = 0;
+        for (listener, quota) in serve.listeners.iter().zip(&quotas) {
+            let expected = towards.remove(&listener.endpoint).unwrap_or(0);
+            all += expected;
+            prop_assert!(*quota <= expected);
+            let queue = u64::from(listener.backlog) + 1;
+            prop_assert!(
+                case.target > case.prediction.connections
+                    || serve.accept.takes_all()
+                    || expected - quota <= queue
+            );
         }
+        prop_assert_eq!(quotas.iter().sum::<u64>(), all.min(serve.accept.most().unwrap_or(u64::MAX)));
     }
     prop_assert!(towards.is_empty(), "flows to nobody: {:?}", towards);
     Ok(())
@@ -332,14 +477,14 @@ fn small_lab() -> impl Strategy<Value = Inventory> {
 prop_compose! {
     fn small_plan()(
         servers in 1u32..3, at in 1u32..3, ports in 1u16..4, clients in 1u32..4, from in 1u32..3,
-        range in proptest::option::of(1u16..300), asked in proptest::option::of(1u32..3_000), rate in proptest::option::of(1u32..1_000),
+        accept in prop::sample::select(vec!["all", "all", "never", "until 7", "until 100", "30/s"]), backlog in 0u32..60, range in proptest::option::of(1u16..300), asked in proptest::option::of(1u32..3_000), rate in proptest::option::of(1u32..1_000),
     ) -> String {
         let source_ports = range.map_or("kernel".to_owned(), |n| format!("20000-{}", 19_999 + n));
         let asked = asked.map_or("max".to_owned(), |n| n.to_string());
         let rate = rate.map_or("unlimited".to_owned(), |n| format!("{n}/s"));
         format!(
-            "[servers]\nhosts = {servers}\naddresses = {at}\nports = \"20050-{}\"\n[clients]\nhosts = {clients}\n\
-             addresses = {from}\nsource_ports = \"{source_ports}\"\n[load]\nconnections = \"{asked}\"\nrate = \"{rate}\"",
+            "[servers]\nhosts = {servers}\naddresses = {at}\nports = \"20050-{}\"\naccept = \"{accept}\"\nbacklog = {backlog}\n[clients]\nhosts = {clients}\n\
+             addresses = {from}\nsource_ports = \"{source_ports}\"\n[load]\nconnections = \"{asked}\"\nrate = \"{rate}\"\nanswered = false",
             20_049 + ports
         )
     }

@@ -8,12 +8,15 @@ use crate::sample::Beyond;
 const PORTS_ARE_OUT: [&str; 2] = ["EADDRNOTAVAIL", "EADDRINUSE"];
 
 /// The limit that bound: the predicted one where the prediction was met exactly (and, for
-/// four-tuples, the kernel refused one connect more wherever it was asked), else the one that the
-/// most frequent failure names.
+/// four-tuples, the kernel refused one connect more wherever it was asked; for a full connection
+/// table, the table shows it where more were tried), else the one that the most frequent failure
+/// names.
 pub fn bound_by(trial: &TrialEvidence) -> Limit {
     if trial.agreed() == Some(trial.prediction.connections) {
         let refused = trial.ends.iter().filter_map(|end| end.beyond.as_ref()).all(refused_for_ports);
-        return if refused { trial.prediction.bound_by } else { Limit::Unknown };
+        let excess = trial.target > trial.prediction.connections;
+        let full = trial.prediction.bound_by != Limit::Conntrack || !excess || conntrack_full(trial);
+        return if refused && full { trial.prediction.bound_by } else { Limit::Unknown };
     }
     let failures = trial.failures();
     let worst = failures.iter().max_by_key(|(_, count)| *count);

@@ -3,6 +3,7 @@ use crate::capacity::Limit;
 use crate::plan::Expectation;
 use crate::sample::{Beyond, Call, Failure, Readings};
 use crate::sample_lab::{agreeing_run, plan};
+use crate::script::{Answer, Observation};
 use crate::units::Ppm;
 
 /// One client address to one port, then two addresses, then two addresses and two ports.
@@ -171,6 +172,63 @@ fn witnesses_that_differ_are_a_miss_only_where_even_the_largest_claim_would_be_t
 }
 
 #[test]
+fn a_server_that_does_not_keep_all_is_no_witness_of_all() {
+    let as_seen_with = |accept: &str, answered, change: Change<'_>| {
+        let trials = changed(&|trials| {
+            trials.iter_mut().for_each(|trial| {
+                (trial.accept, trial.answered) = (accept.parse().expect("a way to accept"), answered);
+                trial.ends.iter_mut().filter(|end| end.role == Role::Server).for_each(|end| {
+                    end.counters.established = 0;
+                });
+            });
+            change(trials);
+        });
+        found(Expectation::EstablishedAsPredicted, &trials, true)
+    };
+    let nothing: Change<'_> = &|_| ();
+    for accept in ["never", "until 5", "close", "200/s"] {
+        assert_eq!(as_seen_with(accept, false, nothing).0, Finding::Held, "{accept}");
+    }
+    for (accept, answered) in [("all", true), ("all", false), ("200/s", true)] {
+        assert_eq!(as_seen_with(accept, answered, nothing).0, Finding::Missed, "{accept}");
+    }
+    // The others are heard all the same, and say what they are.
+    let gone: Change<'_> = &|trials| {
+        for end in &mut trials[0].ends {
+            *end.census.as_mut().expect("one") = Default::default();
+        }
+    };
+    assert_eq!(as_seen_with("close", false, gone), (
+        Finding::Missed,
+        "'case 1': the witnesses differ: established 100 and (no witness), kernels 0 and 0 (client, server); 100 predicted".into()
+    ));
+    let one_less: Change<'_> =
+        &|trials| end(trials, 0, Role::Server).census.as_mut().expect("one").established = 99;
+    assert_eq!(as_seen_with("never", false, one_less).0, Finding::Missed);
+}
+
+#[test]
+fn connects_beyond_a_full_queue_are_bound_by_it() {
+    let bound = |accept: &str, predicted| {
+        let trials = changed(&|trials| {
+            held(trials, 0, 21, "ETIMEDOUT");
+            trials[0].accept = accept.parse().expect("a way to accept");
+            trials[0].answered = false;
+            (trials[0].prediction.connections, trials[0].prediction.bound_by) =
+                (predicted, Limit::AcceptQueue);
+            trials[0].ends.iter_mut().for_each(|end| end.beyond = None);
+            let readings = |count| Some(Readings([("TcpExt.ListenOverflows".into(), count)].into()));
+            let server = end(trials, 0, Role::Server);
+            (server.before, server.after) = (readings(1), readings(9));
+            server.counters.established = 0;
+        });
+        bound_by(&trials[0])
+    };
+    assert_eq!(bound("never", 21), Limit::AcceptQueue, "as the model says");
+    assert_eq!(bound("never", 22), Limit::AcceptQueue, "or as the overflows say");
+}
+
+#[test]
 fn what_the_server_saw_of_a_failed_flow_is_no_second_failure() {
     let trials = changed(&|trials| {
         end(trials, 0, Role::Client).counters.failures.add(Call::Receive, "NO_ANSWER", 1);
@@ -293,6 +351,51 @@ fn the_most_frequent_failure_names_the_limit_that_bound() {
     }
     let (_, trials) = good();
     assert_eq!(bound_by(&trials[0]), Limit::FourTuples);
+    for (target, table, limit) in
+        [(100, 8, Limit::Conntrack), (110, 8, Limit::Unknown), (110, 9, Limit::Conntrack)]
+    {
+        let tracked = changed(&|trials| {
+            (trials[0].prediction.bound_by, trials[0].target) = (Limit::Conntrack, target);
+            let after = readings(&[("conntrack.count", table), ("conntrack.max", 9)]);
+            end(trials, 0, Role::Server).after = after;
+        });
+        assert_eq!(bound_by(&tracked[0]), limit, "{table} of 9 entries, {target} tried");
+    }
     let memory = changed(&|trials| trials[0].prediction.bound_by = Limit::Memory);
     assert_eq!(bound_by(&memory[0]), Limit::Memory, "met exactly: the predicted limit");
+}
+
+/// A plan of one script and one load, and what its labelled step answered.
+fn scripted(answer: &str, given: Option<Answer>) -> (Finding, String) {
+    let text = format!(
+        "[[case]]\nname = \"s\"\nsteps = 'client name a -> x'\n[[case]]\nname = \"l\"\n[[expect]]\nanswer = '{answer}'"
+    );
+    let plan = plan(&text);
+    let mut trials = agreeing_run(&plan);
+    let step = |answer| Observation {
+        step: 0,
+        agent: "host-2".parse().expect("a name"),
+        text: "name a".into(),
+        label: Some("x".into()),
+        answer,
+    };
+    trials[0].observations = given.into_iter().map(step).collect();
+    let verdict = judge(&plan, &trials, true).remove(0);
+    (verdict.verdict, verdict.because)
+}
+
+#[test]
+fn what_a_step_answers_holds_or_misses_an_expectation_about_it() {
+    let answer = || Answer::of("ok").value(21).detail("even", 3);
+    for held in ["x = 21", "x = ok", "x:even = 3"] {
+        assert_eq!(scripted(held, Some(answer())).0, Finding::Held, "{held}");
+    }
+    assert_eq!(scripted("x = 22", Some(answer())), (Finding::Missed, "'s': it is 21".into()));
+    assert_eq!(scripted("x = EPERM", Some(answer())), (Finding::Missed, "'s': it is ok".into()));
+    for open in ["x:odd = 3", "x = 1"] {
+        let (finding, because) = scripted(open, Some(Answer { value: None, ..answer() }));
+        assert_eq!(finding, Finding::Inconclusive, "{open}");
+        assert!(because.contains("no such part"), "{because}");
+    }
+    assert_eq!(scripted("x = 21", None), (Finding::Inconclusive, "'s': it was not asked".into()));
 }

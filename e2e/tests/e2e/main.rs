@@ -3,8 +3,10 @@
 //! Each test has a [`e2e::World`] of its own and fails if a process of it is left. What needs
 //! namespaces says so by name where they are forbidden, and is tried on loopback addresses as well.
 
+mod accepting;
 mod by_hand;
 mod hosts;
 mod ports;
 mod refusals;
 mod stopping;
+mod tracking;

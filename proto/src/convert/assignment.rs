@@ -3,6 +3,7 @@
 use super::error::{NO_ADDRESS, NO_ENDPOINT, WireError, each, part, read, read_each, required, texts};
 use crate::v1;
 use std::collections::BTreeMap;
+use tuplelab_domain::plan::Accept;
 use tuplelab_domain::schedule::{
     Assignment, BlockPorts, CensusFilter, Connect, ConnectLane, FlowBlock, Listener, Role, Serve, ServeLane,
     Turn, Work,
@@ -18,8 +19,10 @@ impl From<&Assignment> for v1::Assignment {
         Self {
             agent: assignment.agent.to_string(),
             sysctls: sysctls.iter().map(|(sysctl, value)| (sysctl.name().into(), value.clone())).collect(),
+            conntrack: assignment.conntrack,
             census: Some((&assignment.census).into()),
             work: Some((&assignment.work).into()),
+            files: assignment.files,
         }
     }
 }
@@ -32,8 +35,10 @@ impl TryFrom<v1::Assignment> for Assignment {
         Ok(Self {
             agent: read("agent", &message.agent, "no agent's name")?,
             sysctls: settings(message.sysctls)?,
+            conntrack: message.conntrack,
             census: part("census", message.census)?,
             work: required("work", message.work)?.try_into()?,
+            files: message.files,
         })
     }
 }
@@ -105,6 +110,8 @@ impl From<&Serve> for v1::Serve {
         Self {
             listeners: serve.listeners.iter().map(Into::into).collect(),
             lanes: serve.lanes.iter().map(lane).collect(),
+            accept: serve.accept.to_string(),
+            answered: Some(serve.answered),
         }
     }
 }
@@ -119,7 +126,11 @@ impl TryFrom<v1::Serve> for Serve {
         };
         let lane = |lane: v1::ServeLane| Ok(ServeLane { turns: each("turns", lane.turns, turn)? });
         let lanes = each("lanes", message.lanes, lane)?;
-        Ok(Self { listeners, lanes })
+        let accept = match message.accept.as_str() {
+            "" => Accept::All,
+            text => read("accept", text, "no way to accept that this version knows")?,
+        };
+        Ok(Self { listeners, lanes, accept, answered: message.answered.unwrap_or(true) })
     }
 }
 
@@ -147,6 +158,7 @@ impl From<&Connect> for v1::Connect {
             rate: connect.rate,
             timeout_micros: connect.timeout_micros,
             beyond: connect.beyond,
+            answered: Some(connect.answered),
         }
     }
 }
@@ -171,6 +183,7 @@ impl TryFrom<v1::Connect> for Connect {
             rate: message.rate,
             timeout_micros: message.timeout_micros,
             beyond: message.beyond,
+            answered: message.answered.unwrap_or(true),
         })
     }
 }

@@ -24,6 +24,7 @@ impl From<&HostFacts> for v1::HostFacts {
             bound: facts.bound.iter().map(Into::into).collect(),
             conntrack: facts.conntrack.as_ref().map(Into::into),
             may_set_sysctls: facts.may_set_sysctls,
+            conntrack_available: facts.conntrack_available.as_ref().map(Into::into),
         }
     }
 }
@@ -45,6 +46,7 @@ impl TryFrom<v1::HostFacts> for HostFacts {
             sysctls: message.sysctls.into_iter().filter_map(known).collect(),
             bound: each("bound", message.bound, TryInto::try_into)?,
             conntrack: message.conntrack.map(Into::into),
+            conntrack_available: message.conntrack_available.map(Into::into),
             may_set_sysctls: message.may_set_sysctls,
         })
     }

@@ -7,9 +7,11 @@ use proptest::sample::select;
 use std::net::{IpAddr, SocketAddr};
 use tuplelab_domain::capacity::facts::{BoundSocket, Conntrack, HostFacts, OpenFiles};
 use tuplelab_domain::id::AgentName;
+use tuplelab_domain::plan::Accept;
 use tuplelab_domain::ports::PortSet;
 use tuplelab_domain::sample::*;
 use tuplelab_domain::schedule::*;
+use tuplelab_domain::script::Answer;
 use tuplelab_domain::sysctl::{Sysctl, Sysctls};
 
 fn text() -> impl Strategy<Value = String> {
@@ -41,41 +43,64 @@ pub fn bound_socket() -> impl Strategy<Value = BoundSocket> {
 
 pub fn facts() -> impl Strategy<Value = HostFacts> {
     let host = (text(), text(), any::<(u64, u32, u64, bool)>(), open_files());
-    let net = (vec(any::<IpAddr>(), 0..4), sysctls(), vec(bound_socket(), 0..4), option::of(conntrack()));
-    (host, net).prop_map(
-        |((kernel, boot_id, numbers, open_files), (addresses, sysctls, bound, conntrack))| {
-            let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
-            HostFacts {
-                kernel,
-                boot_id,
-                network_namespace,
-                cpus,
-                memory_available,
-                open_files,
-                addresses,
-                sysctls,
-                bound,
-                conntrack,
-                may_set_sysctls,
-            }
-        },
-    )
+    let tracked = (option::of(conntrack()), option::of(conntrack()));
+    let net = (vec(any::<IpAddr>(), 0..4), sysctls(), vec(bound_socket(), 0..4), tracked);
+    (host, net).prop_map(|((kernel, boot_id, numbers, open_files), (addresses, sysctls, bound, tracked))| {
+        let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
+        let (conntrack, conntrack_available) = tracked;
+        HostFacts {
+            kernel,
+            boot_id,
+            network_namespace,
+            cpus,
+            memory_available,
+            open_files,
+            addresses,
+            sysctls,
+            bound,
+            conntrack,
+            conntrack_available,
+            may_set_sysctls,
+        }
+    })
+}
+
+pub fn answer() -> impl Strategy<Value = Answer> {
+    (text(), option::of(any::<u64>()), btree_map(text(), text(), 0..4))
+        .prop_map(|(outcome, value, details)| Answer { outcome, value, details })
 }
 
 pub fn assignment() -> impl Strategy<Value = Assignment> {
     let agent = "[A-Za-z0-9._-]{1,64}".prop_map(|name| AgentName::try_from(name).expect("a name"));
-    let work = prop_oneof![serve().prop_map(Work::Serve), connect().prop_map(Work::Connect)];
-    (agent, sysctls(), census_filter(), work).prop_map(|(agent, sysctls, census, work)| Assignment {
-        agent,
-        sysctls,
-        census,
-        work,
-    })
+    let work = prop_oneof![
+        serve().prop_map(Work::Serve),
+        connect().prop_map(Work::Connect),
+        select(vec![Role::Server, Role::Client]).prop_map(Work::Script)
+    ];
+    (agent, sysctls(), any::<bool>(), option::of(any::<u64>()), census_filter(), work).prop_map(
+        |(agent, sysctls, conntrack, files, census, work)| Assignment {
+            agent,
+            sysctls,
+            conntrack,
+            files,
+            census,
+            work,
+        },
+    )
 }
 
 pub fn census_filter() -> impl Strategy<Value = CensusFilter> {
     (select(vec![Role::Server, Role::Client]), vec(endpoint(), 0..4), vec(any::<IpAddr>(), 0..4))
         .prop_map(|(role, servers, clients)| CensusFilter { role, servers, clients })
+}
+
+fn accept() -> impl Strategy<Value = Accept> {
+    let count = 1u64..=10_000_000_000;
+    prop_oneof![
+        select(vec![Accept::All, Accept::Never, Accept::Close]),
+        count.clone().prop_map(Accept::PerSecond),
+        count.prop_map(Accept::Until),
+    ]
 }
 
 pub fn serve() -> impl Strategy<Value = Serve> {
@@ -84,16 +109,21 @@ pub fn serve() -> impl Strategy<Value = Serve> {
         let turn =
             (0..listeners.len() as u32, any::<u32>()).prop_map(|(listener, quota)| Turn { listener, quota });
         let lane = vec(turn, 0..4).prop_map(|turns| ServeLane { turns });
-        vec(lane, 0..4).prop_map(move |lanes| Serve { listeners: listeners.clone(), lanes })
+        (vec(lane, 0..4), accept(), any::<bool>()).prop_map(move |(lanes, accept, answered)| Serve {
+            listeners: listeners.clone(),
+            lanes,
+            accept,
+            answered,
+        })
     })
 }
 
 pub fn connect() -> impl Strategy<Value = Connect> {
     let lane = vec(flow_block(), 0..4).prop_map(|blocks| ConnectLane { blocks });
-    (vec(lane, 0..4), any::<(u32, u32, u64, bool)>(), option::of(1e-9f64..1e9)).prop_map(
+    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool)>(), option::of(1e-9f64..1e9)).prop_map(
         |(lanes, numbers, rate)| {
-            let (connectors, window, timeout_micros, beyond) = numbers;
-            Connect { lanes, connectors, window, rate, timeout_micros, beyond }
+            let (connectors, window, timeout_micros, beyond, answered) = numbers;
+            Connect { lanes, connectors, window, rate, timeout_micros, beyond, answered }
         },
     )
 }

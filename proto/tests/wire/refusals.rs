@@ -5,6 +5,7 @@ use prost::Message;
 use tuplelab_domain::capacity::facts::HostFacts;
 use tuplelab_domain::sample::{Census, Counters, Plateau, Sample};
 use tuplelab_domain::schedule::Assignment;
+use tuplelab_domain::script::Answer;
 use tuplelab_domain::sysctl::{Sysctl, Sysctls};
 use tuplelab_proto::v1::{self, assignment::Work, flow_block::Ports};
 use tuplelab_proto::{MAX_FLOW_BLOCKS, WireError, required};
@@ -34,6 +35,7 @@ fn serving() -> v1::Assignment {
     v1::Assignment {
         agent: "a-1".into(),
         sysctls: [("somaxconn".into(), "4096".into())].into(),
+        conntrack: true,
         census: Some(v1::CensusFilter {
             role: "server".into(),
             servers: vec!["10.0.0.1:7000".into()],
@@ -42,7 +44,9 @@ fn serving() -> v1::Assignment {
         work: Some(Work::Serve(v1::Serve {
             listeners: vec![listener(7000), listener(7001)],
             lanes: vec![v1::ServeLane { turns }],
+            ..Default::default()
         })),
+        files: None,
     }
 }
 
@@ -106,6 +110,19 @@ fn the_messages_that_the_tables_change_are_taken_unchanged() {
     assert_eq!(block_refused(|_| ()), "");
     assert_eq!(counters_refused(&[failure("connect", "EADDRNOTAVAIL", 1)]), "");
     assert_eq!(census_refused(|_| ()), "");
+}
+
+#[test]
+fn a_controller_that_says_nothing_of_accepting_and_answers_means_what_it_always_meant() {
+    let assignment = Assignment::try_from(serving()).expect("it has a meaning");
+    let tuplelab_domain::schedule::Work::Serve(serve) = assignment.work else { panic!("it serves") };
+    assert_eq!((serve.accept.to_string().as_str(), serve.answered, assignment.files), ("all", true, None));
+    let connect = tuplelab_domain::schedule::Connect::try_from(v1::Connect::default()).expect("a meaning");
+    assert!(connect.answered);
+    assert_eq!(
+        serve_refused(|s| s.accept = "maybe".into()),
+        "the field 'serve.accept' holds 'maybe', which is no way to accept that this version knows"
+    );
 }
 
 #[test]
@@ -333,4 +350,25 @@ fn fields_that_this_version_does_not_know_are_ignored() {
     bytes.extend([0xf8, 0x07, 0x01]); // field 127: 1
     let message = v1::Assignment::decode(bytes.as_slice()).expect("it decodes");
     assert!(Assignment::try_from(message).is_ok());
+}
+
+#[test]
+fn an_answer_that_could_steer_a_terminal_or_fill_a_store_is_refused() {
+    let refused = |change: &dyn Fn(&mut v1::Answer)| {
+        refusal::<_, Answer>(v1::Answer { outcome: "ok".into(), ..Default::default() }, |m| change(m))
+    };
+    assert_eq!(refused(&|_| {}), "");
+    let escape = refused(&|m| m.outcome = "\u{1b}[2J".into());
+    assert!(escape.contains("no line of at most 64 KiB"), "{escape}");
+    assert!(!escape.contains('\u{1b}'), "{escape}");
+    let long = refused(&|m| drop(m.details.insert("ports".into(), "1".repeat(65_537))));
+    assert!(long.contains("no line of at most 64 KiB"), "{long}");
+    let many = refused(&|m| m.details = (0..1_001).map(|n| (n.to_string(), String::new())).collect());
+    assert!(many.contains("1001") && many.contains("1000"), "{many}");
+}
+
+#[test]
+fn a_script_is_for_a_host_of_a_role() {
+    let refused = assignment_refused(|a| a.work = Some(Work::Script("router".into())));
+    assert!(refused.contains("neither server nor client"), "{refused}");
 }

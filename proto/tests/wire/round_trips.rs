@@ -44,4 +44,5 @@ comes_out_as_it_went_in! {
     a_listeners_queue_comes_out_as_it_went_in: listener_queue as ListenerQueue,
     a_census_comes_out_as_it_went_in: census as Census,
     readings_come_out_as_they_went_in: readings as Readings,
+    an_answer_comes_out_as_it_went_in: answer as Answer,
 }

@@ -1,5 +1,5 @@
-//! Linux's side of [`Net`], and the descriptor table that a lane has to itself. One of the two modules of
-//! this crate with `unsafe` in it (the other is `script/raw.rs`).
+//! Linux's side of [`Net`], and the descriptor table that a lane has to itself. One of the three modules of
+//! this crate with `unsafe` in it (the others are `script/raw.rs` and `script/uring.rs`).
 #![allow(unsafe_code, reason = "descriptor tables and priorities have no safe interface")]
 
 use super::{Local, Nanos, Net, Watch};

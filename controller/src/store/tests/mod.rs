@@ -15,6 +15,7 @@ use tuplelab_domain::sample::{
     Beyond, Call, Census, Counters, Digest, Failure, ListenerQueue, Readings, Sample, TcpState,
 };
 use tuplelab_domain::schedule::{Host, Inventory, Role, Schedule, place};
+use tuplelab_domain::script::{Answer, Observation};
 
 /// A directory that goes with the test, and the database in it.
 struct Place {
@@ -92,6 +93,7 @@ fn host(name: &str, role: Role, addresses: &[[u8; 4]]) -> Host {
             sysctls: Default::default(),
             bound: Vec::new(),
             conntrack: None,
+            conntrack_available: None,
             may_set_sysctls: false,
         },
     }
@@ -187,9 +189,29 @@ fn trial(schedule: &Schedule, case: u32, ends: Vec<End>) -> TrialEvidence {
         trial: 0,
         prediction: placed.prediction.clone(),
         target: placed.target,
+        accept: placed.asked_of_servers().0,
+        answered: placed.asked_of_servers().1,
         ends,
+        observations: if case == 0 { Vec::new() } else { observations() },
         gaps: if case == 0 { Vec::new() } else { vec!["client-1 was not counted".into()] },
     }
+}
+
+/// Steps with and without a label, a number and details.
+fn observations() -> Vec<Observation> {
+    let bare = Answer::of("EADDRINUSE");
+    let full = Answer::of("ok").value(u64::MAX).detail("ports", "1,2").detail("even", 1);
+    [("bind a 10.0.1.1:40000", None, bare), ("many c 2 connect 10.0.0.1:7000", Some("held"), full)]
+        .into_iter()
+        .zip(0..)
+        .map(|((text, label, answer), step)| Observation {
+            step,
+            agent: agent("client-1"),
+            text: text.into(),
+            label: label.map(str::to_owned),
+            answer,
+        })
+        .collect()
 }
 
 fn sample(of: &RunId, sequence: u64) -> SampleRow {

@@ -4,10 +4,17 @@ use super::*;
 use crate::store::StoreError;
 use tuplelab_domain::report::RunRecord;
 use tuplelab_domain::run::{Outcome, Phase, RunEvent};
-use tuplelab_domain::verdict::{Finding, Verdict};
+use tuplelab_domain::verdict::{Bearing, Finding, Point, Verdict};
 
 fn verdict(subject: &str, verdict: Finding) -> Verdict {
-    Verdict { subject: subject.into(), verdict, because: format!("because of {subject}") }
+    let point = Point {
+        what: "a second bind".into(),
+        measured: "EADDRINUSE".into(),
+        bearing: Bearing::Qualifies,
+        evidence: "again".into(),
+    };
+    let points = if subject.starts_with('C') { vec![point] } else { Vec::new() };
+    Verdict { subject: subject.into(), verdict, because: format!("because of {subject}"), points }
 }
 
 #[tokio::test]
