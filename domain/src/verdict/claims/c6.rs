@@ -384,10 +384,13 @@ fn final_acks(points: &mut Points<'_>) {
         let begun = points.given(&syn).and_then(|given| given.value());
         let seen = begun.clone().map(|count| (format!("{count} SYN-ACKs came"), count > 0));
         points.add(Weight::Law, &syn, "a peer's handshakes are half done while the queue is empty", seen);
-        points.point(Weight::Law, &fill, "then others fill the queue", |given| {
-            let (held, expected) = (given.value()?, backlog(given)? + 1);
+        let full = |given| longest(points, given).map(|(backlog, limit)| backlog.min(limit) + 1);
+        let filled = points.given(&fill).and_then(|given| {
+            let (held, expected) = (given.value()?, full(given)?);
             Ok((format!("{held} connected"), held == expected))
         });
+        let places = points.given(&queue).and_then(full);
+        points.add(Weight::Law, &fill, "then others fill the queue", filled);
         let labelled = |case: &&Case| case.setup.steps.iter().any(|step| step.label.as_ref() == Some(&ack));
         // 0 unless the plan says so: `limits` does not show it.
         let set = points.plan.cases.iter().find(labelled).map(|case| &case.setup.servers.sysctls);
@@ -409,7 +412,7 @@ fn final_acks(points: &mut Points<'_>) {
         let seen = points.given(&queue).and_then(|given| {
             let (half, held) = (given.number("syn_received")?, given.number("established_local")?);
             let expected = if aborts { 0 } else { begun? };
-            let full = backlog(given)? + 1;
+            let full = places?;
             Ok((format!("{half} in SYN_RECV, {held} ESTABLISHED"), half == expected && held == full))
         });
         points.add(Weight::Law, &queue, "and the server holds none of them to be established", seen);
@@ -444,19 +447,24 @@ mod tests {
 
     #[test]
     fn a_host_whose_default_is_5_to_10_confirms_it() {
-        let labels = ["queue.10", "queue.128", "queue.4096", "queue.10000"];
+        let cut = ["limits", "queue.10", "queue.128", "queue.4096", "queue.10000"];
         let held = ["held.10", "held.128", "held.4096", "held.10000"];
-        let (finding, because) = found(&[&labels[..], &held, &["limits"]].concat(), |answer| {
-            set(answer, "somaxconn", "7");
-            set(answer, "established_local", "8");
-            set(answer, "queued", "8");
+        let half = ["half.64.syn", "half.64.queue", "half.256.syn", "half.256.queue"];
+        let cookies = ["cookies1.queue", "cookies1.after"];
+        let (finding, because) = found(&[&cut[..], &held, &half, &cookies].concat(), |answer| {
+            for (name, value) in [
+                ("somaxconn", "7"),
+                ("established_local", "8"),
+                ("queued", "8"),
+                ("syn_received", "8"),
+                ("TcpExt.SyncookiesSent", "192"),
+            ] {
+                set(answer, name, value);
+            }
             answer.value = Some(8);
         });
-        // The half-open ones of the same plan are bounded by the same limit.
-        assert_eq!(finding, Finding::Refuted, "{because}");
-        let all = had_been(ClaimId::C6, &labels, |answer| set(answer, "established_local", "8"));
-        let default = all.points.iter().find(|point| point.what.starts_with("by default")).expect("a point");
-        assert_eq!((default.bearing, default.measured.as_str()), (crate::verdict::Bearing::Supports, "8"));
+        assert_eq!(finding, Finding::Confirmed, "{because}");
+        assert!(because.ends_with("\"5 to 10\" is so here: 8 by default"), "{because}");
     }
 
     #[test]
