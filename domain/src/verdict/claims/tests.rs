@@ -4,6 +4,7 @@
 use super::*;
 use crate::evidence::TrialEvidence;
 use crate::plan::{PlanFile, check};
+use crate::script::Answer;
 use crate::verdict::{Bearing, judge};
 
 /// A claim's plan, the evidence that Linux 6.18 gave, and what follows from it.
@@ -32,6 +33,18 @@ const GOLDEN: &[Golden] = &[
         claim: ClaimId::C8,
         plan: include_str!("../../../../plans/claims/c8-passive-active.toml"),
         evidence: include_str!("golden/c8.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C5,
+        plan: include_str!("../../../../plans/claims/c5-descriptors.toml"),
+        evidence: include_str!("golden/c5.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C6,
+        plan: include_str!("../../../../plans/claims/c6-backlog.toml"),
+        evidence: include_str!("golden/c6.json"),
         finding: Finding::Qualified,
     },
 ];
@@ -72,6 +85,21 @@ pub(super) fn left_open_by(claim: ClaimId, changes: &[(&str, &str, &str, &str)])
         assert_eq!(verdict.verdict, Finding::Inconclusive, "{label} {part} {value}: {}", verdict.because);
         assert!(verdict.because.contains(named), "{label}: {}", verdict.because);
     }
+}
+
+/// A claim's verdict where the answers of some labels had been others.
+pub(super) fn had_been(claim: ClaimId, labels: &[&str], change: impl Fn(&mut Answer)) -> Verdict {
+    let golden = GOLDEN.iter().find(|golden| golden.claim == claim).expect("golden evidence");
+    let (plan, mut trials) = given(golden);
+    let mut count = 0;
+    for observation in trials.iter_mut().flat_map(|trial| &mut trial.observations) {
+        if observation.label.as_deref().is_some_and(|label| labels.contains(&label)) {
+            change(&mut observation.answer);
+            count += 1;
+        }
+    }
+    assert_eq!(count, labels.len(), "{labels:?}");
+    found(golden, &plan, &trials)
 }
 
 fn given(golden: &Golden) -> (Plan, Vec<TrialEvidence>) {
