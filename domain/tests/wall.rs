@@ -40,6 +40,7 @@ fn the_domain_imports_nothing_that_could_act() {
         "serde_json",
         "sha2",
         "siphasher",
+        "statrs",
         "strsim",
         "thiserror",
         "toml",

@@ -2,6 +2,7 @@
 //! be computed again; nothing in it is a constant.
 
 mod bound;
+mod chance;
 mod claims;
 mod expectation;
 mod point;

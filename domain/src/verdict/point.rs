@@ -7,6 +7,7 @@ use crate::script::Answer;
 use crate::units::thousands;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// What a point says of its claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -271,6 +272,21 @@ impl Given<'_> {
             .ok_or_else(|| format!("'{}' answered {} without a number", self.label, self.answer.outcome))
     }
 
+    /// A detail as it is.
+    pub(super) fn text(&self, name: &str) -> Result<&str, String> {
+        let text = self.answer.details.get(name).map(String::as_str);
+        text.ok_or_else(|| format!("'{}' says no {name}", self.label))
+    }
+
+    /// The two ends of a connected socket: its own and its peer.
+    pub(super) fn ends(&self) -> Result<(SocketAddr, SocketAddr), String> {
+        let end = |name| {
+            let text = self.text(name)?;
+            text.parse().map_err(|_| format!("'{text}' of {name} is no address"))
+        };
+        Ok((end("local")?, end("peer")?))
+    }
+
     /// A detail that is a number.
     pub(super) fn number(&self, name: &str) -> Result<u64, String> {
         self.answer.number(name).ok_or_else(|| format!("'{}' says no {name}", self.label))
@@ -278,8 +294,7 @@ impl Given<'_> {
 
     /// A detail that is a list of numbers.
     pub(super) fn numbers(&self, name: &str) -> Result<Vec<u64>, String> {
-        let text = self.answer.details.get(name).ok_or_else(|| format!("'{}' says no {name}", self.label))?;
-        let words = text.split(',').filter(|word| !word.is_empty());
+        let words = self.text(name)?.split(',').filter(|word| !word.is_empty());
         words.map(|word| word.parse().map_err(|_| format!("'{word}' of {name} is no number"))).collect()
     }
 }

@@ -4,6 +4,7 @@
 use super::*;
 use crate::evidence::TrialEvidence;
 use crate::plan::{PlanFile, check};
+use crate::script::Answer;
 use crate::verdict::{Bearing, judge};
 
 /// A claim's plan, the evidence that Linux 6.18 gave, and what follows from it.
@@ -15,12 +16,97 @@ struct Golden {
 }
 
 /// One entry a claim, in order.
-const GOLDEN: &[Golden] = &[Golden {
-    claim: ClaimId::C7,
-    plan: include_str!("../../../../plans/claims/c7-fails-after-handshake.toml"),
-    evidence: include_str!("golden/c7.json"),
-    finding: Finding::Qualified,
-}];
+const GOLDEN: &[Golden] = &[
+    Golden {
+        claim: ClaimId::C1,
+        plan: include_str!("../../../../plans/claims/c1-five-tuple.toml"),
+        evidence: include_str!("golden/c1.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C2,
+        plan: include_str!("../../../../plans/claims/c2-ports-of-both-ends.toml"),
+        evidence: include_str!("golden/c2.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C8,
+        plan: include_str!("../../../../plans/claims/c8-passive-active.toml"),
+        evidence: include_str!("golden/c8.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C5,
+        plan: include_str!("../../../../plans/claims/c5-descriptors.toml"),
+        evidence: include_str!("golden/c5.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C6,
+        plan: include_str!("../../../../plans/claims/c6-backlog.toml"),
+        evidence: include_str!("golden/c6.json"),
+        finding: Finding::Qualified,
+    },
+    Golden {
+        claim: ClaimId::C7,
+        plan: include_str!("../../../../plans/claims/c7-fails-after-handshake.toml"),
+        evidence: include_str!("golden/c7.json"),
+        finding: Finding::Qualified,
+    },
+];
+
+/// The verdict on golden evidence in which an answer's detail (or its value or outcome, if that is the
+/// word) is another one.
+pub(super) fn changed(claim: ClaimId, changes: &[(&str, &str, &str)]) -> Verdict {
+    let golden = GOLDEN.iter().find(|golden| golden.claim == claim).expect("it has an entry");
+    let (plan, mut trials) = given(golden);
+    for (label, part, value) in changes {
+        let mut observations = trials.iter_mut().flat_map(|trial| &mut trial.observations);
+        let of = observations.find(|observation| observation.label.as_deref() == Some(label));
+        let answer = &mut of.expect("an answer of that label").answer;
+        match *part {
+            "outcome" => answer.outcome = (*value).into(),
+            "value" => answer.value = Some(value.parse().expect("a number")),
+            detail => {
+                answer.details.insert(detail.into(), (*value).into());
+            }
+        }
+    }
+    found(golden, &plan, &trials)
+}
+
+/// Each change refutes the claim, and the reason names the number.
+pub(super) fn refuted_by(claim: ClaimId, changes: &[(&str, &str, &str, &str)]) {
+    for (label, part, value, named) in changes {
+        let verdict = changed(claim, &[(label, part, value)]);
+        assert_eq!(verdict.verdict, Finding::Refuted, "{label} {part} {value}: {}", verdict.because);
+        assert!(verdict.because.contains(named), "{label}: {}", verdict.because);
+    }
+}
+
+/// Each change leaves the claim open, and the reason says why.
+pub(super) fn left_open_by(claim: ClaimId, changes: &[(&str, &str, &str, &str)]) {
+    for (label, part, value, named) in changes {
+        let verdict = changed(claim, &[(label, part, value)]);
+        assert_eq!(verdict.verdict, Finding::Inconclusive, "{label} {part} {value}: {}", verdict.because);
+        assert!(verdict.because.contains(named), "{label}: {}", verdict.because);
+    }
+}
+
+/// A claim's verdict where the answers of some labels had been others.
+pub(super) fn had_been(claim: ClaimId, labels: &[&str], change: impl Fn(&mut Answer)) -> Verdict {
+    let golden = GOLDEN.iter().find(|golden| golden.claim == claim).expect("golden evidence");
+    let (plan, mut trials) = given(golden);
+    let mut count = 0;
+    for observation in trials.iter_mut().flat_map(|trial| &mut trial.observations) {
+        if observation.label.as_deref().is_some_and(|label| labels.contains(&label)) {
+            change(&mut observation.answer);
+            count += 1;
+        }
+    }
+    assert_eq!(count, labels.len(), "{labels:?}");
+    found(golden, &plan, &trials)
+}
 
 fn given(golden: &Golden) -> (Plan, Vec<TrialEvidence>) {
     let plan = PlanFile::parse(golden.plan).and_then(check).expect("a plan");
@@ -119,24 +205,4 @@ fn a_plan_that_tries_nothing_of_a_claim_leaves_it_open() {
         let verdicts = judge(&plan, &[], true);
         assert_eq!(verdicts[0].verdict, Finding::Inconclusive, "{claim}: {}", verdicts[0].because);
     }
-}
-
-/// The verdict on golden evidence in which an answer's detail (or its value or outcome, if that is the
-/// word) is another one.
-pub(super) fn changed(claim: ClaimId, changes: &[(&str, &str, &str)]) -> Verdict {
-    let golden = GOLDEN.iter().find(|golden| golden.claim == claim).expect("it has an entry");
-    let (plan, mut trials) = given(golden);
-    for (label, part, value) in changes {
-        let mut observations = trials.iter_mut().flat_map(|trial| &mut trial.observations);
-        let of = observations.find(|observation| observation.label.as_deref() == Some(label));
-        let answer = &mut of.expect("an answer of that label").answer;
-        match *part {
-            "outcome" => answer.outcome = (*value).into(),
-            "value" => answer.value = Some(value.parse().expect("a number")),
-            detail => {
-                answer.details.insert(detail.into(), (*value).into());
-            }
-        }
-    }
-    found(golden, &plan, &trials)
 }
