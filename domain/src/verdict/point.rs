@@ -263,12 +263,18 @@ impl<'a> Points<'a> {
     }
 }
 
-impl Given<'_> {
+impl<'a> Given<'a> {
     /// The answer's number.
     pub(super) fn value(&self) -> Result<u64, String> {
         self.answer
             .value
             .ok_or_else(|| format!("'{}' answered {} without a number", self.label, self.answer.outcome))
+    }
+
+    /// A detail.
+    pub(super) fn text(&self, name: &str) -> Result<&'a str, String> {
+        let text = self.answer.details.get(name).map(String::as_str);
+        text.ok_or_else(|| format!("'{}' says no {name}", self.label))
     }
 
     /// A detail that is a number.
