@@ -264,7 +264,7 @@ impl<'a> Points<'a> {
     }
 }
 
-impl Given<'_> {
+impl<'a> Given<'a> {
     /// The answer's number.
     pub(super) fn value(&self) -> Result<u64, String> {
         self.answer
@@ -272,8 +272,8 @@ impl Given<'_> {
             .ok_or_else(|| format!("'{}' answered {} without a number", self.label, self.answer.outcome))
     }
 
-    /// A detail as it is.
-    pub(super) fn text(&self, name: &str) -> Result<&str, String> {
+    /// A detail.
+    pub(super) fn text(&self, name: &str) -> Result<&'a str, String> {
         let text = self.answer.details.get(name).map(String::as_str);
         text.ok_or_else(|| format!("'{}' says no {name}", self.label))
     }

@@ -9,6 +9,7 @@ mod c5;
 mod c6;
 mod c7;
 mod c8;
+mod law;
 
 use super::point::Points;
 use super::{Finding, Verdict};
