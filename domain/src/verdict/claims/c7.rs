@@ -221,13 +221,17 @@ fn reserve(points: &mut Points<'_>, prefix: &str, unread: bool) -> Option<String
 
 /// The accept that fails after it has taken the connection: its peer has port 0.
 fn nameless(points: &mut Points<'_>) -> Option<String> {
-    let mut arrived = points.given("nameless.handshake").map(drop);
-    let what = "a peer with source port 0 completes its handshake";
-    points.point(Weight::Law, "nameless.handshake", what, |given| {
-        let (acked, sent) = (given.number("acked")?, given.number("sent")?);
-        if acked == 0 {
-            arrived = Err("no peer without a name was connected".into());
+    // On another network nothing routes the raw peer's address back to its host: that says nothing of accept().
+    let arrived = points.given("nameless.handshake").and_then(|given| match given.number("acked")? {
+        0 => {
+            Err("no peer without a name was connected: its address is not routed to the client's host".into())
         }
+        acked => Ok(acked),
+    });
+    let what = "a peer with source port 0 completes its handshake";
+    let acked = arrived.clone();
+    points.point(Weight::Law, "nameless.handshake", what, |given| {
+        let (acked, sent) = (acked?, given.number("sent")?);
         Ok((format!("{acked} of {sent}"), acked == sent))
     });
     // Without such a peer accept() has nothing to fail with.
@@ -345,6 +349,7 @@ mod tests {
         let changes = [
             ("emfile.wire", "dropped", "3", "lost 3 packets"),
             ("close.wire", "behind", "yes", "had not seen everything"),
+            ("nameless.handshake", "acked", "0", "no peer without a name was connected"),
             // Two hosts in one namespace: the counters are everybody's.
             ("emfile.wire", "loopback", "3", "share one network namespace"),
         ];
