@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tuplelab_agent::AddressSelector;
 use tuplelab_domain::id::AgentName;
 use tuplelab_domain::units::{Count, Span};
+use tuplelab_domain::verdict::ClaimId;
 use tuplelab_lab::LabKind;
 use tuplelab_proto::dial::Address;
 
@@ -14,6 +15,8 @@ Examples:
   tuplelab demo                                   a lab on this machine, past 64K connections
   tuplelab check plans/demo.toml                  what a plan asks for and what it will reach
   tuplelab run plans/demo.toml                    run it in a lab on this machine
+  tuplelab claims                                 eight common statements about TCP, tried here
+  tuplelab claims --explain C7                    how one of them works, and what was found
   tuplelab show last                              the last run again
   tuplelab compare 0198f1 last                    two runs, case by case
 
@@ -58,6 +61,9 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run a plan: on --controller, or without it in a lab made on this machine for the run.
     Run(RunArgs),
+    /// Try common statements about TCP on this machine's kernel, or a controller's hosts: a board of
+    /// verdicts, each with the evidence behind it.
+    Claims(ClaimsArgs),
     /// Check a plan: its values with every default, its cases, and the predicted capacity of each.
     Check(CheckArgs),
     /// Print a JSON Schema.
@@ -203,6 +209,27 @@ pub struct RunArgs {
     /// Print the run as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `claims`
+#[derive(Debug, Args)]
+pub struct ClaimsArgs {
+    /// Which claims to try (default: all eight).
+    #[arg(value_name = "CLAIM", value_parser = claim)]
+    pub claims: Vec<ClaimId>,
+    /// Try nothing: tell how this claim works, how it is tried, what was last found of it here, what
+    /// would change the verdict, and where to read on.
+    #[arg(long, value_name = "CLAIM", value_parser = claim, conflicts_with = "claims")]
+    pub explain: Option<ClaimId>,
+    #[command(flatten)]
+    pub own: OwnLab,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn claim(text: &str) -> Result<ClaimId, String> {
+    ClaimId::named(text).ok_or_else(|| format!("'{text}' is no claim: write C1 to C8"))
 }
 
 /// `check`

@@ -31,6 +31,19 @@ pub struct Size {
 }
 
 impl Size {
+    /// No host at all.
+    pub const NONE: Self = Self { servers: 0, clients: 0, server_addresses: 0, client_addresses: 0 };
+
+    /// What is enough for either.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            servers: self.servers.max(other.servers),
+            clients: self.clients.max(other.clients),
+            server_addresses: self.server_addresses.max(other.server_addresses),
+            client_addresses: self.client_addresses.max(other.client_addresses),
+        }
+    }
+
     /// What the largest cases of a plan need.
     pub fn of(plan: &Plan) -> Self {
         let most = |of: &dyn Fn(&tuplelab_domain::plan::Setup) -> u32| {

@@ -1,11 +1,12 @@
 //! Tables for people.
 
+use crate::commands::Row;
 use crate::output::plain;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width};
 use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report, ScriptReport};
 use tuplelab_domain::run::Outcome;
 use tuplelab_domain::units::{bytes, thousands};
-use tuplelab_domain::verdict::{Point, Verdict};
+use tuplelab_domain::verdict::{ClaimId, Explanation, Point, Verdict};
 use tuplelab_proto::v1::{AgentSummary, RunSummary};
 
 fn table(head: &[&str]) -> Table {
@@ -180,6 +181,57 @@ fn detail(name: &str, value: &str) -> String {
     let short: String = value.chars().take(48).collect();
     let dots = if short.len() < value.len() { "..." } else { "" };
     format!("{name}={short}{dots}")
+}
+
+/// The claims with what was found of each.
+pub fn board(rows: &[Row]) -> String {
+    let mut board = table(&["claim", "verdict", "because", "evidence"]);
+    for row in rows {
+        board.add_row(vec![
+            Cell::new(format!("{}: {}", row.claim, row.statement)),
+            Cell::new(row.verdict.name()),
+            Cell::new(plain(&row.because)),
+            Cell::new(format!("{}\ntuplelab show {}", row.evidence.plan, short(&row.evidence.run))),
+        ]);
+    }
+    for (column, share) in [(0, 24), (1, 12), (2, 40), (3, 24)] {
+        if let Some(column) = board.column_mut(column) {
+            column.set_constraint(ColumnConstraint::UpperBoundary(Width::Percentage(share)));
+        }
+    }
+    format!(
+        "{board}\ntuplelab claims --explain C1: how it works, what was measured, what would change the verdict, where to read on\n"
+    )
+}
+
+/// The end of an id tells a run from all others: the front of a UUID of version 7 is the time.
+fn short(run: &str) -> &str {
+    run.rsplit('-').next().unwrap_or(run)
+}
+
+/// What there is to know of one claim.
+pub fn explanation(claim: ClaimId, explained: &Explanation, plan: &str, last: Option<&Row>) -> String {
+    let mut text = format!("{claim}: {}\n", claim.statement());
+    let mut part = |title: &str, body: &str| {
+        text += &format!("\n{title}\n");
+        for line in textwrap::wrap(body, 100) {
+            text += &format!("  {line}\n");
+        }
+    };
+    part("how it works", explained.mechanism);
+    part(&format!("how it is tried ({plan})"), explained.experiment);
+    part("what would change the verdict", explained.changes);
+    part("where to read on", "");
+    explained.reading.iter().for_each(|place| text += &format!("  {place}\n"));
+    match last {
+        None => text += &format!("\nnot tried here yet: tuplelab claims {claim}\n"),
+        Some(row) => {
+            text += &format!("\nlast found (tuplelab show {})\n", short(&row.evidence.run));
+            text += &format!("  {}: {}\n", row.verdict.name(), plain(&row.because));
+            text += &points(&row.evidence.points);
+        }
+    }
+    text
 }
 
 /// What each line of a claim's experiment showed.

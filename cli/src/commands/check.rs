@@ -21,7 +21,11 @@ struct CheckedCase<'a> {
     name: &'a str,
     parameters: &'a std::collections::BTreeMap<String, String>,
     setup: &'a tuplelab_domain::plan::Setup,
-    prediction: &'a Prediction,
+    /// What the model says of a load; a script has none.
+    prediction: Option<&'a Prediction>,
+    /// Why the case does not fit on the hosts and is left out, if it is.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    left_out: &'a [String],
 }
 
 /// Checks a plan.
@@ -48,7 +52,9 @@ pub async fn check(args: CheckArgs, controller: Option<Address>) -> Done {
             name: &case.name,
             parameters: &case.parameters,
             setup: &case.setup,
-            prediction: &placed.prediction,
+            prediction: (!placed.assignments.is_empty() && placed.steps.is_empty())
+                .then_some(&placed.prediction),
+            left_out: &placed.left_out,
         })
         .collect();
     if args.json {
@@ -63,13 +69,22 @@ pub async fn check(args: CheckArgs, controller: Option<Address>) -> Done {
 fn shown(plan: &Plan, cases: &[CheckedCase], hosts: &str) -> Result<String, Stop> {
     let base = toml::to_string(&plan.base).map_err(|error| Stop::new(Exit::Failed, error.to_string()))?;
     let mut text = format!("# {}\n# plan {}\n", plain(&plan.question), plan.digest);
-    text += &format!("trials = {}\n\n{base}\n", plan.trials);
+    text += &format!("trials = {}\npartial = {}\n\n{base}\n", plan.trials, plan.partial);
     for expectation in &plan.expectations {
         text += &format!("[[expect]]\n{expectation}\n\n");
     }
     text += &format!("{} case(s), predicted for {hosts}:\n", cases.len());
     for case in cases {
-        let prediction = case.prediction;
+        for why in case.left_out {
+            text += &format!("\n{}: left out: {}\n", plain(case.name), plain(why));
+        }
+        let Some(prediction) = case.prediction else {
+            if case.left_out.is_empty() {
+                let count = case.setup.steps.len();
+                text += &format!("\n{}: a script of {count} steps\n", plain(case.name));
+            }
+            continue;
+        };
         text += &format!(
             "\n{}: {} connections, bound by {}\n",
             plain(case.name),

@@ -12,12 +12,41 @@ use tuplelab_domain::run::Outcome;
 use tuplelab_proto::dial::Address;
 use tuplelab_proto::v1::{CompareRunsRequest, ListRunsRequest, RunSummary};
 
-enum Kept {
+/// Where runs are kept.
+pub enum Kept {
+    /// At a controller.
     Controller(Client),
+    /// In a database that is only read.
     Database(Store),
 }
 
-async fn kept(source: &Source, controller: Option<Address>) -> Result<Kept, Stop> {
+impl Kept {
+    /// The latest runs, newest first.
+    pub async fn runs(&mut self, limit: u32) -> Result<Vec<RunSummary>, Stop> {
+        match self {
+            Self::Controller(client) => {
+                Ok(client.list_runs(ListRunsRequest { limit }).await.map_err(refused)?.into_inner().runs)
+            }
+            Self::Database(store) => {
+                Ok(store.list_runs(limit).await.map_err(unusable)?.into_iter().map(Into::into).collect())
+            }
+        }
+    }
+
+    /// One run's report.
+    pub async fn report(&mut self, run: &str) -> Result<Report, Stop> {
+        match self {
+            Self::Controller(client) => report(client, run).await,
+            Self::Database(store) => {
+                let id = store.find_run(run).await.map_err(unusable)?;
+                Ok(Report::new(&store.record(&id).await.map_err(unusable)?))
+            }
+        }
+    }
+}
+
+/// The place that is named, or the usual one.
+pub async fn kept(source: &Source, controller: Option<Address>) -> Result<Kept, Stop> {
     match (&source.db, controller) {
         (None, Some(address)) => Ok(Kept::Controller(connect(&address).await?)),
         (db, _) => {
@@ -37,14 +66,7 @@ fn unusable(error: StoreError) -> Stop {
 
 /// Lists runs.
 pub async fn runs(limit: u32, source: Source, controller: Option<Address>) -> Done {
-    let runs: Vec<RunSummary> = match kept(&source, controller).await? {
-        Kept::Controller(mut client) => {
-            client.list_runs(ListRunsRequest { limit }).await.map_err(refused)?.into_inner().runs
-        }
-        Kept::Database(store) => {
-            store.list_runs(limit).await.map_err(unusable)?.into_iter().map(Into::into).collect()
-        }
-    };
+    let runs = kept(&source, controller).await?.runs(limit).await?;
     if source.json {
         let rows = runs.iter().map(|run| {
             serde_json::json!({
@@ -90,13 +112,7 @@ pub async fn evidence(run: String, source: Source) -> Done {
 
 /// Shows one run.
 pub async fn show(run: String, source: Source, controller: Option<Address>) -> Done {
-    let report = match kept(&source, controller).await? {
-        Kept::Controller(mut client) => report(&mut client, &run).await?,
-        Kept::Database(store) => {
-            let id = store.find_run(&run).await.map_err(unusable)?;
-            Report::new(&store.record(&id).await.map_err(unusable)?)
-        }
-    };
+    let report = kept(&source, controller).await?.report(&run).await?;
     match source.json {
         true => print_json(&report),
         false => print(&table::report(&report)),

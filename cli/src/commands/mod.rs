@@ -1,11 +1,14 @@
 //! One file per command, or per few that belong together.
 
 mod check;
+mod claims;
 mod history;
 mod lab;
 mod operate;
 mod run;
 mod serve;
+
+pub use claims::Row;
 
 use crate::args::{Cli, Command, SchemaOf};
 use crate::exit::{Done, Exit, Stop};
@@ -20,6 +23,7 @@ pub async fn perform(cli: Cli) -> Done {
     match cli.command {
         Command::Demo(args) => run::demo(args).await,
         Command::Run(args) => run::run(args, controller).await,
+        Command::Claims(args) => claims::claims(args, controller).await,
         Command::Check(args) => check::check(args, controller).await,
         Command::Schema { of: SchemaOf::Plan } => print_json(&tuplelab_domain::plan::plan_schema()),
         Command::Schema { of: SchemaOf::Report } => print_json(&tuplelab_domain::report::report_schema()),

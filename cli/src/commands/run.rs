@@ -81,7 +81,7 @@ async fn in_own_lab(text: &str, name: &str, own: &OwnLab, json: bool) -> Done {
     let db = place::to_write(own.db.as_deref())?;
     let (mut lab, mut client) = LocalLab::start(own.lab.map(Into::into), Size::of(&plan), &db).await?;
     lab.notes.iter().for_each(|note| say(&format!("note: {note}")));
-    let ran = conduct(&mut client, &mut lab, text).await;
+    let ran = conduct(&mut client, text, || lab.all_alive()).await;
     let stopped = lab.stop().await;
     let report = ran?;
     stopped?;
@@ -99,9 +99,14 @@ async fn in_own_lab(text: &str, name: &str, own: &OwnLab, json: bool) -> Done {
     Ok(exit)
 }
 
-async fn conduct(client: &mut Client, lab: &mut LocalLab, text: &str) -> Result<Report, Stop> {
+/// Submits a plan, follows its run to the end, and gives its report.
+pub async fn conduct(
+    client: &mut Client,
+    text: &str,
+    alive: impl FnMut() -> Result<Option<String>, Stop>,
+) -> Result<Report, Stop> {
     let run = submit(client, text.to_owned()).await?;
-    follow(client, &run, || lab.all_alive()).await?;
+    follow(client, &run, alive).await?;
     report(client, &run).await
 }
 
@@ -196,6 +201,9 @@ mod tests {
                 let path = entry.expect("can be listed").path();
                 if path.is_dir() {
                     folders.push(path);
+                    continue;
+                }
+                if path.extension().is_none_or(|ending| ending != "toml") {
                     continue;
                 }
                 let text = std::fs::read_to_string(&path).expect("can be read");

@@ -5,6 +5,7 @@
 
 mod accepting;
 mod by_hand;
+mod claims;
 mod hosts;
 mod ports;
 mod refusals;
