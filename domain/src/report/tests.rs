@@ -157,7 +157,21 @@ fn a_report_has_every_number_of_the_run() {
     {
       "subject": "C4",
       "verdict": "confirmed",
-      "because": "100 for one pair became 200: exactly the sum of usable source ports over all pairs"
+      "because": "100 for one pair became 200 (2 sources x 1 ip:port): exactly the sum of usable source ports over all pairs",
+      "points": [
+        {
+          "what": "1 source x 1 ip:port hold the sum of their usable source ports",
+          "measured": "100",
+          "bearing": "supports",
+          "evidence": "clients.addresses=1"
+        },
+        {
+          "what": "2 sources x 1 ip:port hold the sum of their usable source ports",
+          "measured": "200",
+          "bearing": "supports",
+          "evidence": "clients.addresses=2"
+        }
+      ]
     }
   ]
 }
