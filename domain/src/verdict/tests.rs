@@ -289,6 +289,25 @@ fn c3_is_refuted_by_more_connections_than_there_are_ports() {
 }
 
 #[test]
+fn c3_is_refuted_where_ports_are_out_early_but_not_where_hosts_share_them_with_others() {
+    let early = changed(&|trials| {
+        held(trials, 0, 99, "EADDRNOTAVAIL");
+        end(trials, 0, Role::Client).beyond = None;
+    });
+    let (finding, because) = claim(ClaimId::C3, &early, true);
+    assert_eq!(finding, Finding::Refuted);
+    assert!(because.contains("99, then connect EADDRNOTAVAIL"), "{because}");
+    let mut shared = early;
+    let endpoint = "127.66.1.1:7000".parse().expect("an endpoint");
+    let listener = crate::sample::ListenerQueue { endpoint, queued: 0, backlog: 4096 };
+    end(&mut shared, 0, Role::Server).census.as_mut().expect("one").listeners.push(listener);
+    assert_eq!(claim(ClaimId::C3, &shared, true), (
+        Finding::Inconclusive,
+        "1 of 1 points are missing: 'case 1' held 99 of 100: its hosts share a network namespace, where others bind ports too".into()
+    ));
+}
+
+#[test]
 fn c3_needs_the_refusal_of_a_port() {
     let refused = |error: &str| {
         let refusal = (Failure { call: Call::Connect, error: error.into() }, 1);

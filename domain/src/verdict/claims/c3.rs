@@ -118,21 +118,44 @@ fn at_the_ceiling(
         // That needs no refusal to be a contradiction.
         return Ok((held, "no end".into(), false));
     }
-    let refusal = refused_beyond(trial).ok_or_else(|| {
-        format!(
-            "'{}': the kernel was not asked for one more, or did not refuse for want of a port",
-            case.name
-        )
-    })?;
     let law = &trial.prediction;
     let by = if law.bound_by == Limit::FourTuples { bound_by(trial) } else { law.bound_by };
+    let early = held < law.connections && by == Limit::FourTuples;
+    let refusal =
+        refused_beyond(trial).or_else(|| early.then(|| most_frequent(trial))?).ok_or_else(|| {
+            format!(
+                "'{}': the kernel was not asked for one more, or did not refuse for want of a port",
+                case.name
+            )
+        })?;
     if held <= law.connections && by != Limit::FourTuples {
         return Err(format!("'{}' held {} and was bound by {by}", case.name, thousands(held)));
+    }
+    if early && share_a_namespace(trial) {
+        return Err(format!(
+            "'{}' held {} of {}: its hosts share a network namespace, where others bind ports too",
+            case.name,
+            thousands(held),
+            thousands(law.connections)
+        ));
     }
     // The model knows who holds ports of the range; there are never more than the range has.
     let most = law::most(case)?.or_else(|| default.map(|range| u64::from(range.len())));
     let fits = held == law.connections && most.is_none_or(|most| held <= most);
     Ok((held, refusal, fits))
+}
+
+fn most_frequent(trial: &TrialEvidence) -> Option<String> {
+    let failures = trial.failures();
+    let worst = failures.iter().max_by_key(|(_, count)| *count);
+    worst.map(|(failure, _)| failure.to_string())
+}
+
+/// Hosts on loopback addresses are all one host to the kernel.
+fn share_a_namespace(trial: &TrialEvidence) -> bool {
+    let listeners =
+        trial.ends.iter().filter_map(|end| end.census.as_ref()).flat_map(|census| &census.listeners);
+    listeners.into_iter().any(|listener| listener.endpoint.ip().is_loopback())
 }
 
 /// The error with which the kernel refused every connect more; `None` where it was not asked, or
