@@ -1,9 +1,9 @@
 //! One trial's evidence while it comes in.
 
 use std::collections::BTreeMap;
-use tuplelab_domain::evidence::{End, TrialEvidence};
+use tuplelab_domain::evidence::{End, HostClock, TrialEvidence};
 use tuplelab_domain::id::AgentName;
-use tuplelab_domain::sample::{Census, Counters, Plateau, Readings, Sample};
+use tuplelab_domain::sample::{Census, Counters, Plateau, Ramp, Readings, Sample, Tick};
 use tuplelab_domain::schedule::{CaseSchedule, PlacedStep, Role};
 use tuplelab_domain::script::{Answer, Observation};
 
@@ -14,6 +14,9 @@ pub struct Gathering {
     trial: u32,
     ends: BTreeMap<AgentName, End>,
     next_sample: BTreeMap<AgentName, u64>,
+    /// Of each client of a paced trial: connects begun, a number for each second.
+    ticks: BTreeMap<AgentName, Vec<Tick>>,
+    asked_rate: Option<u64>,
     steps: Vec<PlacedStep>,
     observations: Vec<Observation>,
 }
@@ -36,6 +39,9 @@ impl Gathering {
                 before: None,
                 after: None,
                 samples_missing: 0,
+                go_nanos: None,
+                clock: None,
+                connect_times: None,
             };
             (assignment.agent.clone(), end)
         });
@@ -44,6 +50,8 @@ impl Gathering {
             trial,
             ends: ends.collect(),
             next_sample: BTreeMap::new(),
+            ticks: BTreeMap::new(),
+            asked_rate: schedule.asked_rate(),
             steps: schedule.steps.clone(),
             observations: Vec::new(),
         }
@@ -70,10 +78,11 @@ impl Gathering {
         (self.observations.len() as u64, self.steps.len() as u64)
     }
 
-    /// The readings before anything was opened.
-    pub fn ready(&mut self, agent: &AgentName, before: Option<Readings>) {
+    /// The readings before anything was opened, and what is known of the host's clock.
+    pub fn ready(&mut self, agent: &AgentName, before: Option<Readings>, clock: HostClock) {
         if let Some(end) = self.ends.get_mut(agent) {
             end.before = before;
+            end.clock = Some(clock);
         }
     }
 
@@ -84,6 +93,11 @@ impl Gathering {
         end.samples_missing += sample.sequence.saturating_sub(*next);
         *next = (sample.sequence + 1).max(*next);
         end.counters = sample.counters.clone();
+        if end.role == Role::Client && self.asked_rate.is_some() {
+            let Sample { elapsed_micros, counters, .. } = sample;
+            let tick = Tick { elapsed_micros: *elapsed_micros, attempted: counters.attempted };
+            self.ticks.entry(agent.clone()).or_default().push(tick);
+        }
     }
 
     /// A client's last words on its ramp.
@@ -120,6 +134,16 @@ impl Gathering {
         (established, failed)
     }
 
+    /// How well the rate was met; every client must have shown itself.
+    fn ramp(&self) -> Option<Ramp> {
+        let clients = self.ends.values().filter(|end| end.role == Role::Client);
+        let shown = clients.map(|end| {
+            let ticks = self.ticks.get(&end.agent).cloned().unwrap_or_default();
+            (ticks, end.counters.attempted)
+        });
+        Ramp::of(self.asked_rate?, &shown.collect::<Vec<_>>())
+    }
+
     /// The evidence, with what is missing from it.
     pub fn close(self, schedule: &CaseSchedule, whole: bool) -> TrialEvidence {
         let mut gaps = Vec::new();
@@ -135,6 +159,7 @@ impl Gathering {
             }
         }
         let (accept, answered) = schedule.asked_of_servers();
+        let ramp = self.ramp();
         TrialEvidence {
             case: self.case,
             trial: self.trial,
@@ -142,6 +167,7 @@ impl Gathering {
             target: schedule.target,
             accept,
             answered,
+            ramp,
             ends: self.ends.into_values().collect(),
             observations: self.observations,
             gaps,
@@ -157,4 +183,6 @@ fn take_figures(end: &mut End, figures: Plateau) {
     end.pss_ready_bytes = figures.pss_ready_bytes;
     end.pss_bytes = figures.pss_bytes;
     end.beyond = figures.beyond.or(end.beyond.take());
+    end.go_nanos = figures.go_nanos;
+    end.connect_times = figures.connect_times;
 }
