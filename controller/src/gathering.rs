@@ -186,3 +186,81 @@ fn take_figures(end: &mut End, figures: Plateau) {
     end.go_nanos = figures.go_nanos;
     end.connect_times = figures.connect_times;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tuplelab_domain::capacity::Prediction;
+    use tuplelab_domain::plan::Accept;
+    use tuplelab_domain::schedule::{Assignment, CensusFilter, Connect, Serve, Work};
+
+    fn assignment(agent: &str, work: Work) -> Assignment {
+        let role = if matches!(work, Work::Serve(_)) { Role::Server } else { Role::Client };
+        Assignment {
+            agent: agent.parse().expect("a name"),
+            sysctls: Default::default(),
+            conntrack: false,
+            files: None,
+            census: CensusFilter { role, servers: Vec::new(), clients: Vec::new() },
+            work,
+        }
+    }
+
+    fn schedule(rate: Option<f64>) -> CaseSchedule {
+        let (lanes, timeout_micros) = (Vec::new(), 1);
+        let connect =
+            Connect { lanes, connectors: 1, window: 1, rate, timeout_micros, beyond: false, answered: true };
+        let serve = Serve { listeners: Vec::new(), lanes: Vec::new(), accept: Accept::All, answered: true };
+        CaseSchedule {
+            prediction: Prediction::none(),
+            target: 2_000,
+            assignments: vec![
+                assignment("s", Work::Serve(serve)),
+                assignment("a", Work::Connect(connect.clone())),
+                assignment("b", Work::Connect(connect)),
+            ],
+            steps: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+
+    /// Two clients begin 500 and 490 in each of two seconds; the samples of `silent` never come.
+    fn gathered(rate: Option<f64>, silent: Option<&str>) -> Option<Ramp> {
+        let schedule = schedule(rate);
+        let mut gathering = Gathering::new(0, 0, &schedule);
+        for (name, begun) in [("s", 990), ("a", 500), ("b", 490)] {
+            let agent: AgentName = name.parse().expect("a name");
+            for second in (0..=2).filter(|_| silent != Some(name)) {
+                let counters = Counters { attempted: begun * second, ..Counters::default() };
+                let elapsed_micros = second * 1_000_000;
+                gathering
+                    .sample(&agent, &Sample { sequence: second, elapsed_micros, cpu_micros: 0, counters });
+            }
+            if name != "s" {
+                let counters = Counters { attempted: 1_000, ..Counters::default() };
+                let told = Plateau {
+                    first_micros: None,
+                    last_micros: None,
+                    cpu_micros: 0,
+                    pss_ready_bytes: None,
+                    pss_bytes: None,
+                    counters,
+                    beyond: None,
+                    go_nanos: None,
+                    connect_times: None,
+                };
+                gathering.plateau(&agent, told);
+            }
+        }
+        gathering.close(&schedule, true).ramp
+    }
+
+    #[test]
+    fn the_ramp_is_that_of_all_clients_and_unknown_without_a_rate_or_the_samples_of_one() {
+        let ramp = gathered(Some(500.0), None).expect("two seconds");
+        assert_eq!((ramp.asked, ramp.seconds, ramp.seen, ramp.worst), (1_000, 2, 2, 990));
+        assert_eq!(ramp.error_ppm, 8_000, "ten off, less one for each client");
+        assert_eq!((gathered(None, None), gathered(Some(500.0), Some("b"))), (None, None));
+        assert!(gathered(Some(500.0), Some("s")).is_some(), "a server connects to nobody");
+    }
+}

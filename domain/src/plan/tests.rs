@@ -640,6 +640,16 @@ fn a_script_that_cannot_be_done_is_refused_with_its_step() {
 }
 
 #[test]
+fn a_time_and_an_error_of_the_ramp_are_expected_as_they_are_written() {
+    let text = "[[expect]]\nconnect_p99 = \"10ms\"\n[[expect]]\nramp_error = \"10000ppm\"";
+    let written: Vec<_> = plan(text).expectations.iter().map(ToString::to_string).collect();
+    assert_eq!(written, ["connect_p99 = \"10ms\"", "ramp_error = \"10000ppm\""]);
+    for bad in ["connect_p99 = 10", "connect_p99 = \"fast\"", "ramp_error = \"1%\"", "ramp_eror = \"1ppm\""] {
+        assert!(read(&format!("[[expect]]\n{bad}")).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn an_expected_answer_needs_a_step_and_a_form() {
     let problem = |answer: &str| {
         let text = format!("steps = 'client close a -> x'\n[[expect]]\nanswer = '{answer}'");

@@ -3,9 +3,10 @@
 use super::{Finding, Verdict, bound_by, flaw, name_of, verdict};
 use crate::evidence::TrialEvidence;
 use crate::plan::{AnswerIs, Expectation, Plan};
+use crate::sample::Ramp;
 use crate::schedule::Role;
 use crate::script::Step;
-use crate::units::{Ppm, Span, thousands};
+use crate::units::{Ppm, Rate, Span, thousands};
 
 /// What one trial says of an expectation.
 enum Says {
@@ -48,6 +49,11 @@ fn ask(expectation: &Expectation, plan: &Plan, trial: &TrialEvidence) -> Says {
     let steps = case.map_or(&[][..], |case| &case.setup.steps);
     // A script opens no load, and a load answers no step.
     if steps.is_empty() == matches!(expectation, Expectation::Answer(_)) {
+        return Says::Nothing;
+    }
+    // Where a case leaves the rate open there is none to be missed.
+    let unpaced = case.is_some_and(|case| case.setup.load.rate == Rate::Unlimited);
+    if unpaced && matches!(expectation, Expectation::RampError(_)) {
         return Says::Nothing;
     }
     match expectation {
@@ -210,8 +216,10 @@ fn reason(expectation: &Expectation, trials: &[TrialEvidence]) -> String {
             format!("at most {} us in {count} trials", thousands(p99s.max().unwrap_or(0)))
         }
         Expectation::RampError(_) => {
-            let worst = trials.iter().filter_map(|trial| trial.ramp).map(|ramp| ramp.error_ppm).max();
-            format!("at most {}ppm off in any full second of {count} trials", worst.unwrap_or(0))
+            let ramps: Vec<Ramp> = trials.iter().filter_map(|trial| trial.ramp).collect();
+            let worst = ramps.iter().map(|ramp| ramp.error_ppm).max().unwrap_or(0);
+            let seconds: u64 = ramps.iter().map(|ramp| ramp.seen).sum();
+            format!("at most {worst}ppm off in each of {} full seconds", thousands(seconds))
         }
         Expectation::BoundBy(limit) => format!("{limit} bound in {count} of {count} trials"),
         Expectation::Answer(_) => "so answered each time".into(),

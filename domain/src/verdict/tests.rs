@@ -181,22 +181,29 @@ fn connects_are_within_a_time_where_99_of_100_are_and_open_where_one_client_did_
 
 #[test]
 fn a_rate_is_met_where_every_full_second_was_seen_and_none_was_too_far_off() {
+    let expect = "[[expect]]\nramp_error = \"10000ppm\"\n[[case]]\nload.rate = \"1k/s\"\n[[case]]\n";
+    let judged = |text: &str, ramp: Option<Ramp>| {
+        let plan = plan(text);
+        let mut trials = agreeing_run(&plan);
+        trials[0].ramp = ramp;
+        let verdict = judge(&plan, &trials, true).remove(0);
+        (verdict.verdict, verdict.because)
+    };
     let ramped = |seen, worst, error_ppm| {
-        let ramp = Ramp { asked: 1_000, seconds: 5, seen, worst, error_ppm };
-        let trials = changed(&|trials| trials.iter_mut().for_each(|trial| trial.ramp = Some(ramp)));
-        found(Expectation::RampError(Ppm(10_000)), &trials, true)
+        judged(expect, Some(Ramp { asked: 1_000, seconds: 5, seen, worst, error_ppm }))
     };
     assert_eq!(
         ramped(5, 990, 10_000),
-        (Finding::Held, "at most 10000ppm off in any full second of 3 trials".into())
+        (Finding::Held, "at most 10000ppm off in each of 5 full seconds".into()),
+        "the case without a rate has none to miss"
     );
-    let missed = "'case 1': 1,000/s asked, 989 in the worst full second (10001ppm)";
+    let missed = "'load.rate=1k/s': 1,000/s asked, 989 in the worst full second (10001ppm)";
     assert_eq!(ramped(4, 989, 10_001), (Finding::Missed, missed.into()));
-    assert_eq!(
-        ramped(4, 1_000, 0),
-        (Finding::Inconclusive, "'case 1': 4 of 5 full seconds were seen".into())
-    );
-    assert_eq!(found(Expectation::RampError(Ppm(1)), &good().1, true).0, Finding::Inconclusive);
+    let unseen = "'load.rate=1k/s': 4 of 5 full seconds were seen";
+    assert_eq!(ramped(4, 1_000, 0), (Finding::Inconclusive, unseen.into()));
+    assert_eq!(judged(expect, None).0, Finding::Inconclusive);
+    let unpaced = expect.replace("load.rate = \"1k/s\"", "");
+    assert_eq!(judged(&unpaced, None), (Finding::Inconclusive, "no trial that it is about was run".into()));
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod hosts;
 mod ports;
 mod refusals;
 mod stopping;
+mod timing;
 mod tracking;
