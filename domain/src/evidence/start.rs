@@ -28,38 +28,44 @@ pub struct StartSkew {
     pub bound_micros: u64,
 }
 
+/// The first connects that were begun by one clock, in nanoseconds.
+#[derive(Default)]
+struct OneClock {
+    offset: i64,
+    bound: Option<u64>,
+    firsts: Vec<i128>,
+}
+
 impl StartSkew {
     /// Of these clients; `None` without any, where one did not say when it began, and where the clocks
     /// of hosts that have different ones were not measured.
     pub(super) fn of<'a>(clients: impl Iterator<Item = &'a End>) -> Option<Self> {
         // On one clock all have one offset, the best known one: what it is then cancels out.
-        let mut firsts: BTreeMap<(Option<&str>, usize), Vec<i128>> = BTreeMap::new();
-        let mut offsets: BTreeMap<(Option<&str>, usize), (Option<u64>, i64)> = BTreeMap::new();
+        let mut clocks: BTreeMap<(Option<&str>, usize), OneClock> = BTreeMap::new();
         let mut count = 0;
         for (index, end) in clients.enumerate() {
-            let clock = end.clock.as_ref()?;
-            let key = clock.id.as_deref().map_or((None, index), |id| (Some(id), 0));
-            let first = i128::from(end.go_nanos?) + i128::from(end.first_micros?) * 1_000;
-            firsts.entry(key).or_default().push(first);
-            let offset = (clock.bound_nanos, clock.offset_nanos);
-            let best = offsets.entry(key).or_insert(offset);
-            if offset.0.is_some_and(|bound| best.0.is_none_or(|known| bound < known)) {
-                *best = offset;
+            let HostClock { id, offset_nanos, bound_nanos } = end.clock.as_ref()?;
+            let key = id.as_deref().map_or((None, index), |id| (Some(id), 0));
+            let clock = clocks.entry(key).or_default();
+            if clock.firsts.is_empty()
+                || bound_nanos.is_some_and(|bound| clock.bound.is_none_or(|known| bound < known))
+            {
+                (clock.offset, clock.bound) = (*offset_nanos, *bound_nanos);
             }
+            clock.firsts.push(i128::from(end.go_nanos?) + i128::from(end.first_micros?) * 1_000);
             count += 1;
         }
         // Two clocks may be off against each other by the sum of both bounds.
-        let bound = if offsets.len() > 1 {
-            let mut bounds = offsets.values().map(|(bound, _)| *bound).collect::<Option<Vec<u64>>>()?;
+        let bound = if clocks.len() > 1 {
+            let mut bounds = clocks.values().map(|clock| clock.bound).collect::<Option<Vec<u64>>>()?;
             bounds.sort_unstable_by(|a, b| b.cmp(a));
             bounds.iter().take(2).fold(0, |sum: u64, bound| sum.saturating_add(*bound))
         } else {
             0
         };
-        let moments = firsts.iter().flat_map(|(key, firsts)| {
-            let offset = offsets.get(key).map_or(0, |(_, offset)| i128::from(*offset));
-            firsts.iter().map(move |first| first + offset)
-        });
+        let moments = clocks
+            .values()
+            .flat_map(|clock| clock.firsts.iter().map(|first| first + i128::from(clock.offset)));
         let (first, last) = moments.fold((i128::MAX, i128::MIN), |(min, max), at| (at.min(min), at.max(max)));
         let nanos = u64::try_from(last.checked_sub(first)?).ok()?;
         Some(Self {

@@ -386,7 +386,7 @@ fn connect_times_need_a_histogram_for_each_tenth_and_a_count_for_each_time() {
     assert_eq!(refused(&|_| ()), "");
     for (change, words) in [
         (&(|all: &mut Vec<v1::Histogram>| drop(all.pop())) as &dyn Fn(&mut _), "each tenth"),
-        (&|all: &mut Vec<v1::Histogram>| drop(all[9].counts.pop()), "one for each of micros"),
+        (&|all: &mut Vec<v1::Histogram>| all[9].counts.truncate(1), "one for each of micros"),
         (&|all: &mut Vec<v1::Histogram>| all[9].micros = vec![7, 5], "out of order"),
         (&|all: &mut Vec<v1::Histogram>| all[9].counts = vec![0, 1], "out of order"),
         (&|all: &mut Vec<v1::Histogram>| all[9].counts = vec![u64::MAX, 1], "added up"),
