@@ -2,7 +2,7 @@
 //! Orders may come twice (a controller repeats them after a reconnect) and never change what was
 //! done already.
 
-use crate::clock::Offset;
+use crate::clock::{Offset, boot_id};
 use crate::engine::{Engine, EngineEvent};
 use crate::observe::Observers;
 use crate::spool::Spool;
@@ -301,6 +301,7 @@ impl Duty {
                             clock_offset_nanos: offset,
                             clock_bound_nanos: bound,
                             before,
+                            clock: boot_id().unwrap_or_default(),
                         }),
                     );
                 }

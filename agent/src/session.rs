@@ -271,6 +271,7 @@ impl Session {
         match message.body {
             Some(to_agent::Body::Welcome(welcome)) => {
                 info!(name = %self.config.name, controller = %self.config.controller, version = welcome.version, "attached");
+                self.clock.compare(&welcome.clock);
                 self.lease.time = Duration::from_millis(welcome.lease_millis);
             }
             Some(to_agent::Body::Beat(beat)) => {

@@ -98,6 +98,7 @@ pub fn report(report: &Report) -> String {
         text += "clients, servers: hosts x addresses x ports; established: flows on which the other end's application answered; kernel: ESTABLISHED sockets by sock_diag\n\
                  (client / server where they differ); digests: whether both kernels name the same four-tuples.\n";
     }
+    text += &connect_times(report);
     text += &costs(report);
     report.scripts.iter().for_each(|script| text += &steps(script));
     for case in &report.cases {
@@ -109,6 +110,7 @@ pub fn report(report: &Report) -> String {
                 plain(&case.accept)
             );
         }
+        text += &timing(case);
         for (refusal, count) in &case.beyond {
             text += &format!(
                 "{}: {} connects more than there are four-tuples: {refusal}\n",
@@ -249,6 +251,59 @@ fn points(points: &[Point]) -> String {
         ]);
     }
     format!("{rows}\n")
+}
+
+/// How long connects took.
+fn connect_times(report: &Report) -> String {
+    let mut rows = table(&["connect time, us", "connects", "p50", "p90", "p99", "p99.9", "max"]);
+    for case in &report.cases {
+        let Some(times) = &case.connect else { continue };
+        let numbers = [
+            times.count,
+            times.p50_micros,
+            times.p90_micros,
+            times.p99_micros,
+            times.p999_micros,
+            times.max_micros,
+        ];
+        let numbers = numbers.map(|number| right(thousands(number)));
+        rows.add_row([Cell::new(plain(&case.name))].into_iter().chain(numbers));
+    }
+    if rows.is_empty() { String::new() } else { format!("{rows}\n") }
+}
+
+/// Whether connects began at their rate, and together; and how their times grew as the client filled up.
+fn timing(case: &CaseReport) -> String {
+    let (name, mut text) = (plain(&case.name), String::new());
+    if let Some(times) = case.connect.as_ref().filter(|times| times.by_occupancy.len() > 1) {
+        let parts = times.by_occupancy.iter().map(|at| {
+            format!("{} %: {} / {}", at.from_percent, thousands(at.p50_micros), thousands(at.p99_micros))
+        });
+        let parts = parts.collect::<Vec<_>>().join(", ");
+        text += &format!("{name}: connect p50 / p99, us, by the share held when it began, from {parts}\n");
+    }
+    if let Some(ramp) = &case.ramp {
+        text += &format!(
+            "{name}: ramp: asked {}/s, worst full second {} ({:.1} %), late {}\n",
+            thousands(ramp.asked_per_second),
+            thousands(ramp.worst_per_second),
+            ramp.ramp_error_ppm as f64 / 1e4,
+            thousands(ramp.late)
+        );
+        if ramp.seconds_seen < ramp.seconds {
+            let (seen, all) = (ramp.seconds_seen, ramp.seconds);
+            text += &format!("{name}: ramp: {seen} of {all} full seconds were seen\n");
+        }
+    }
+    if let Some(start) = case.start.as_ref().filter(|start| start.clients > 1) {
+        text += &format!(
+            "{name}: start: {} clients' first connects within {} us (to within {} us)\n",
+            thousands(start.clients),
+            thousands(start.start_skew_micros),
+            thousands(start.start_skew_bound_micros)
+        );
+    }
+    text
 }
 
 /// What one connection cost, both ends together.

@@ -5,7 +5,7 @@ use crate::store::SampleRow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
-use tuplelab_domain::evidence::TrialEvidence;
+use tuplelab_domain::evidence::{HostClock, TrialEvidence};
 use tuplelab_domain::id::{AgentName, RunId};
 use tuplelab_domain::plan::{Accept, Plan};
 use tuplelab_domain::run::{Course, Party, Run, RunEvent, TrialPlan, Turn};
@@ -103,7 +103,12 @@ impl Performance {
         }
         Ok(match message.body {
             Some(Body::Ready(ready)) => {
-                gathering.ready(&agent, read(ready.before)?);
+                let clock = HostClock {
+                    id: Some(ready.clock).filter(|id| !id.is_empty()),
+                    offset_nanos: ready.clock_offset_nanos,
+                    bound_nanos: Some(ready.clock_bound_nanos).filter(|bound| *bound != u64::MAX),
+                };
+                gathering.ready(&agent, read(ready.before)?, clock);
                 Some(RunEvent::Ready { agent })
             }
             Some(Body::Sample(sample)) => {
@@ -153,6 +158,7 @@ fn left_out(plan: &Plan, schedule: &Schedule) -> Vec<TrialEvidence> {
             ends: Vec::new(),
             accept: Accept::All,
             answered: true,
+            ramp: None,
             observations: Vec::new(),
             gaps: placed.left_out.clone(),
         })

@@ -26,6 +26,9 @@
 //! | schedule, assignment | all hosts' concrete work; one agent's part, no choices left |
 //! | agent, worker, lane | daemon on a host; its engine process; a thread with its own descriptor table |
 //! | sample, readings | one worker's counters at one tick; the kernel's own counters |
+//! | due | the moment at which a plan's rate wants a connect to begin; its time runs from there |
+//! | occupancy | the tenth of a client's flows that was established when a connect began |
+//! | ramp | how well the rate was met in each full second |
 //! | census | one host's kernel's count and digest of the established four-tuples |
 //! | plateau | nothing more will open: the target is reached, or something bound |
 //! | expectation, claim | a sentence of a plan, or a common statement about TCP, that can be false |

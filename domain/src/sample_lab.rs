@@ -110,6 +110,7 @@ pub(crate) fn agreeing(case: u32, schedule: &CaseSchedule) -> TrialEvidence {
         target: schedule.target,
         accept: Accept::All,
         answered: true,
+        ramp: None,
         ends: schedule.assignments.iter().map(|assignment| end(assignment, schedule)).collect(),
         observations: Vec::new(),
         gaps: Vec::new(),
@@ -168,5 +169,8 @@ fn end(assignment: &Assignment, schedule: &CaseSchedule) -> End {
         before: None,
         after: None,
         samples_missing: 0,
+        go_nanos: None,
+        clock: None,
+        connect_times: None,
     }
 }

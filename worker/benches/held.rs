@@ -284,6 +284,8 @@ fn figures(established: u64, first: u64, last: u64, ready: u64) -> tuplelab_doma
         pss_bytes: Some(pss()),
         counters,
         beyond: None,
+        go_nanos: None,
+        connect_times: None,
     }
 }
 

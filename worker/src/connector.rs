@@ -5,6 +5,7 @@ use crate::flow::{Cause, Flow, Step, Token};
 use crate::lane::{LARGEST_TABLE, Notice, Station};
 use crate::net::{Local, Nanos, Net};
 use crate::pacer::Pacer;
+use crate::timing::Timing;
 use crate::turns::ConnectorTurns;
 use crate::window::{Entry, Settled, Window};
 use nix::errno::Errno;
@@ -16,8 +17,13 @@ use tuplelab_domain::schedule::{BlockPorts, Connect, FlowBlock};
 /// How long a connector with a full window leaves the server to answer several before it looks
 /// again. Waking for each single answer costs more than it brings.
 const NAP_NANOS: Nanos = 100_000;
-/// A wait for a paced connect that is shorter than this is slept through; in a longer one, answers
-/// are taken as they come.
+/// So often answers are looked for between two connects: the moment of an answer is known to this.
+const LOOK_NANOS: Nanos = 100_000;
+/// An oldest flow that hangs for so long (a lost SYN) may hide answers behind it: then all flows are
+/// looked at, so often. Of a full window of 2,048 that is some 200 us each time.
+const HANGS_NANOS: Nanos = 10_000_000;
+/// In a wait for a paced connect that is shorter than this only the oldest flow is watched; in a
+/// longer one, all of them.
 const SHORT_WAIT_NANOS: Nanos = 1_000_000;
 /// So many refusals in a row that say "no more left" end a block: the rest would be refused too,
 /// and a search through a full range of ports costs milliseconds each.
@@ -29,6 +35,7 @@ pub(crate) struct Clients {
     pub work: Connect,
     pub turns: ConnectorTurns,
     pub pacer: Option<Pacer>,
+    pub timing: Timing,
     /// For each lane, the blocks to try one connect more in, once the engine has decided.
     pub probes: Vec<Mutex<Option<Vec<usize>>>>,
 }
@@ -68,6 +75,18 @@ struct Connector<'a, N: Net> {
     held: Vec<N::Socket>,
     /// For each block, how many of its flows were established.
     established: Vec<u32>,
+    /// When answers are to be looked for again, and when behind an oldest flow that hangs.
+    next_look: Nanos,
+    next_search: Nanos,
+}
+
+/// Whether the next connect may begin.
+enum Leave {
+    Never,
+    /// Its time runs from when it is called.
+    Now,
+    /// Its time runs from then.
+    Since(Nanos),
 }
 
 impl<'a, N: Net> Connector<'a, N> {
@@ -81,6 +100,8 @@ impl<'a, N: Net> Connector<'a, N> {
             // Reserved once; the pages become memory as flows fill them.
             held: Vec::with_capacity(flows.min(LARGEST_TABLE)),
             established: vec![0; blocks.len()],
+            next_look: 0,
+            next_search: 0,
         }
     }
 
@@ -108,13 +129,15 @@ impl<'a, N: Net> Connector<'a, N> {
     ) {
         let mut shortages = 0;
         for (flow, port) in (block.first_flow..).zip(ports) {
-            if !self.wait_for_leave(go) {
-                return;
-            }
+            let due = match self.wait_for_leave(go) {
+                Leave::Never => return,
+                Leave::Now => None,
+                Leave::Since(due) => Some(due),
+            };
             let now = self.station.net.now();
             self.station.tally.attempted(now);
             let local = Local { address: block.source, port };
-            match self.begin(index, local, block.destination, flow, now) {
+            match self.begin(index, local, block.destination, flow, now, due) {
                 Ok(()) => shortages = 0,
                 Err((call, cause)) => {
                     self.station.tally.failed(call, cause);
@@ -127,32 +150,53 @@ impl<'a, N: Net> Connector<'a, N> {
         }
     }
 
-    /// Waits until the window has room and the pace allows the next connect; `false` is never.
-    fn wait_for_leave(&mut self, go: Nanos) -> bool {
+    /// Waits until the window has room and the pace allows the next connect.
+    fn wait_for_leave(&mut self, go: Nanos) -> Leave {
         let Station { net, signals, tally, .. } = self.station;
         let pacer = self.clients.pacer.as_ref();
-        let due = pacer.map(|pacer| go + pacer.take());
+        let due = pacer.map(|pacer| go.saturating_add(pacer.take()));
         while !signals.is_halted() {
             if self.window.is_full() {
                 self.settle();
                 continue;
             }
-            let Some((pacer, due)) = pacer.zip(due) else { return true };
             let now = net.now();
-            if now >= due {
-                if pacer.pace.is_late(due, now) {
-                    tally.late();
+            self.look(now);
+            let Some((pacer, due)) = pacer.zip(due) else { return Leave::Now };
+            match pacer.begin(due, now) {
+                Ok(()) => {
+                    if pacer.pace.is_late(due, now) {
+                        tally.late();
+                    }
+                    return Leave::Since(due);
                 }
-                return true;
-            }
-            self.settle_oldest();
-            if due - now < SHORT_WAIT_NANOS {
-                net.sleep(Some(due));
-            } else {
-                self.settle_until(Some(due));
+                Err(until) => {
+                    self.settle_oldest();
+                    if until - now < SHORT_WAIT_NANOS {
+                        net.wait(self.window.watch().take(1), Some(until));
+                    } else {
+                        self.settle_until(Some(until));
+                    }
+                }
             }
         }
-        false
+        Leave::Never
+    }
+
+    /// Takes the answers that have come, every now and then.
+    fn look(&mut self, now: Nanos) {
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now.saturating_add(LOOK_NANOS);
+        self.settle_oldest();
+        let timeout = self.clients.work.timeout_micros.saturating_mul(1_000);
+        let since = self.window.deadline().map(|deadline| deadline.saturating_sub(timeout));
+        let hangs = since.is_some_and(|since| now.saturating_sub(since) > HANGS_NANOS);
+        if hangs && now >= self.next_search {
+            self.next_search = now.saturating_add(HANGS_NANOS);
+            self.settle_until(Some(now));
+        }
     }
 
     /// One connect, and the first attempt to send its token: on a host's own links the handshake is
@@ -164,19 +208,21 @@ impl<'a, N: Net> Connector<'a, N> {
         to: SocketAddr,
         flow: u64,
         now: Nanos,
+        due: Option<Nanos>,
     ) -> Result<(), (Call, Cause)> {
         let net = self.station.net;
         let kernel = |(call, errno)| (call, Cause::Kernel(errno));
         let socket = net.open(local).map_err(kernel)?;
+        let begun = self.clients.timing.begin(due.unwrap_or_else(|| net.now()));
         net.connect(&socket, to).map_err(|errno| kernel((Call::Connect, errno)))?;
         let deadline = now.saturating_add(self.clients.work.timeout_micros.saturating_mul(1_000));
         let flow = Flow::begin(Token::new(self.clients.token, flow), deadline, self.clients.work.answered);
-        let mut entry = Entry { socket, flow, block };
+        let mut entry = Entry { socket, flow, block, begun };
         match entry.step(net, now) {
             Step::Failed(call, cause) => return Err((call, cause)),
             Step::Established => {
-                let settled = Settled::Established { socket: entry.socket, block };
-                keep(self.station, &mut self.held, &mut self.established, settled, now);
+                let settled = Settled::Established { socket: entry.socket, block, begun };
+                keep(self.station, self.clients, &mut self.held, &mut self.established, settled);
             }
             Step::Again | Step::Wait => self.window.push(entry),
         }
@@ -202,20 +248,20 @@ impl<'a, N: Net> Connector<'a, N> {
     }
 
     fn settle_oldest(&mut self) -> bool {
-        let Self { station, window, held, established, .. } = self;
+        let Self { station, clients, window, held, established, .. } = self;
         let now = station.net.now();
         window.settle_oldest(station.net, now, &mut |settled| {
-            keep(station, held, established, settled, now);
+            keep(station, clients, held, established, settled);
         })
     }
 
     fn settle_until(&mut self, until: Option<Nanos>) {
-        let Self { station, window, held, established, .. } = self;
+        let Self { station, clients, window, held, established, .. } = self;
         let until = window.deadline().into_iter().chain(until).min();
         let ready = station.net.wait(window.watch(), until);
         let now = station.net.now();
         window.settle_ready(station.net, &ready, now, &mut |settled| {
-            keep(station, held, established, settled, now);
+            keep(station, clients, held, established, settled);
         });
     }
 
@@ -248,13 +294,16 @@ impl<'a, N: Net> Connector<'a, N> {
 
 fn keep<N: Net>(
     station: &Station<'_, N>,
+    clients: &Clients,
     held: &mut Vec<N::Socket>,
     established: &mut [u32],
     settled: Settled<N::Socket>,
-    now: Nanos,
 ) {
     match settled {
-        Settled::Established { socket, block } => {
+        Settled::Established { socket, block, begun } => {
+            // Now, and not when the first of several was looked at.
+            let now = station.net.now();
+            clients.timing.established(station.index, begun, now);
             held.push(socket);
             station.tally.established(now);
             if let Some(count) = established.get_mut(block) {
@@ -286,11 +335,12 @@ mod tests {
     use crate::tally::Tally;
     use std::cell::RefCell;
     use tuplelab_domain::ports::PortSet;
-    use tuplelab_domain::sample::Counters;
+    use tuplelab_domain::sample::{ConnectTimes, Counters};
     use tuplelab_domain::schedule::ConnectLane;
 
     struct Outcome {
         counters: Counters,
+        times: ConnectTimes,
         complete: Vec<bool>,
         beyond: Option<Beyond>,
         connects: Vec<Nanos>,
@@ -320,19 +370,31 @@ mod tests {
         window: u32,
         rate: Option<f64>,
     ) -> Outcome {
+        lane_with(&Wide { timeout_micros: 1_000, window, answered }, blocks, scripts, rate)
+    }
+
+    /// How much a lane may have open, for how long, and for what.
+    struct Wide {
+        timeout_micros: u64,
+        window: u32,
+        answered: bool,
+    }
+
+    fn lane_with(wide: &Wide, blocks: Vec<FlowBlock>, scripts: Vec<Script>, rate: Option<f64>) -> Outcome {
         let work = Connect {
             lanes: vec![ConnectLane { blocks }],
             connectors: 1,
-            window,
+            window: wide.window,
             rate,
-            timeout_micros: 1_000,
+            timeout_micros: wide.timeout_micros,
             beyond: true,
-            answered,
+            answered: wide.answered,
         };
         let clients = Clients {
             token: 5,
             turns: ConnectorTurns::new(1),
             pacer: rate.and_then(Pace::per_second).map(Pacer::new),
+            timing: Timing::new(&work),
             probes: vec![Mutex::new(Some(vec![0]))],
             work,
         };
@@ -352,6 +414,7 @@ mod tests {
         }
         Outcome {
             counters: tally.counters(),
+            times: clients.timing.times(),
             complete,
             beyond,
             connects: net.connects.take(),
@@ -456,9 +519,48 @@ mod tests {
 
     #[test]
     fn paced_connects_that_had_to_wait_for_the_window_begin_late_and_are_counted() {
-        let paced = lane(vec![explicit(4)], vec![Script::silent()], 1, Some(100_000.0));
-        assert_eq!(paced.counters.late, 3);
+        let paced = lane(vec![explicit(4)], vec![Script::silent()], 1, Some(1_000_000.0));
+        // Each of them takes its whole time, a millisecond, and the next waits for it.
+        assert_eq!(paced.counters.late, 2, "the second one only by a millisecond");
         assert_eq!(paced.counters.attempted, 4);
+    }
+
+    #[test]
+    fn the_time_of_a_connect_that_was_held_up_runs_from_when_it_was_due() {
+        // The first is answered when its second look at it comes, 100 us later; meanwhile three are due.
+        let slow = Script::receiving([
+            Received::Error(Errno::EAGAIN),
+            Received::Error(Errno::EAGAIN),
+            Received::Echo,
+        ]);
+        let prompt = Script::receiving([Received::Echo]);
+        let paced = lane(vec![explicit(4)], vec![slow, prompt], 1, Some(100_000.0));
+        assert_eq!((paced.counters.established, paced.counters.late), (4, 0));
+        let all = paced.times.all();
+        assert_eq!(all.count(), 4);
+        assert!(all.quantile(0.0) >= Some(70), "all were held up with it: {all:?}");
+        let by_tenth: Vec<u64> = paced.times.by_occupancy.iter().map(|times| times.count()).collect();
+        assert_eq!(by_tenth, [1, 0, 1, 0, 0, 1, 0, 1, 0, 0], "none, a quarter, half, three quarters held");
+    }
+
+    #[test]
+    fn without_a_pace_a_time_runs_from_the_connect_and_failures_have_none() {
+        let slow = Script { sends: [Errno::EAGAIN].into(), ..Script::receiving([Received::Echo]) };
+        let refused = Script { connect: Err(Errno::ECONNREFUSED), ..Script::silent() };
+        let outcome = lane(vec![explicit(3)], vec![refused, slow], 4, None);
+        assert_eq!((outcome.counters.established, outcome.times.all().count()), (2, 2));
+    }
+
+    #[test]
+    fn an_oldest_flow_that_hangs_hides_no_answer_behind_it_for_long() {
+        let hangs = Script { sends: vec![Errno::EAGAIN; 10_000].into(), ..Script::silent() };
+        let scripts = vec![hangs, Script::receiving([Received::Echo])];
+        let wide = Wide { timeout_micros: 1_000_000, window: 64, answered: true };
+        let outcome = lane_with(&wide, vec![explicit(60)], scripts, Some(2_000.0));
+        assert_eq!(failures(&outcome), r#"{"connect ETIMEDOUT":1}"#);
+        // Those of the last 10 ms are seen when the lane waits for the rest: here, at its end.
+        let most = outcome.times.all().quantile(0.6).expect("59 of them");
+        assert!(most <= 11_000, "{most} us, where the first one took a second");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::trial::{Figures, Progress, Trial};
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
-use tuplelab_domain::sample::{Beyond, Counters, Plateau, Sample};
+use tuplelab_domain::sample::{Beyond, Plateau, Sample};
 use tuplelab_domain::schedule::{Work, WorkerOrder, WorkerReport};
 use tuplelab_domain::script::Action;
 
@@ -56,7 +56,7 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
         match next(&events, None) {
             Some(Event::Order(WorkerOrder::Prepare { token, files, work })) => break (token, files, work),
             Some(Event::Order(WorkerOrder::Release)) => {
-                let nothing = Figures { first: None, last: None, counters: Counters::default() };
+                let nothing = Figures::default();
                 return reports.write(&WorkerReport::Released(plateau(nothing, None, None, None, None)));
             }
             Some(Event::Order(WorkerOrder::Go { .. })) => return Err(WorkerError::OutOfTurn("go")),
@@ -96,7 +96,7 @@ fn perform(events: &Receiver<Event>, reports: &mut Reports<impl Write>) -> Resul
             }
             Some(Event::Order(WorkerOrder::Release)) => {
                 drop(script);
-                let nothing = Figures { first: None, last: None, counters: Counters::default() };
+                let nothing = Figures::default();
                 return reports.write(&WorkerReport::Released(plateau(nothing, None, None, None, None)));
             }
             Some(Event::Order(WorkerOrder::Prepare { .. })) => return Err(WorkerError::PreparedTwice),
@@ -209,11 +209,12 @@ impl Engine {
         })
     }
 
-    /// The figures at this moment.
+    /// The figures at this moment; the set size first, without the memory of the others.
     fn figures(&self) -> Plateau {
+        let pss = process::pss_bytes();
         let (first, last) = self.trial.span();
-        let figures = Figures { first, last, counters: self.trial.counters() };
-        plateau(figures, self.go, self.pss_ready, process::pss_bytes(), self.trial.beyond())
+        let figures = Figures { first, last, counters: self.trial.counters(), times: self.trial.times() };
+        plateau(figures, self.go, self.pss_ready, pss, self.trial.beyond())
     }
 
     /// Closes everything. The set size is that from before, while the flows were held; the counters
@@ -242,6 +243,8 @@ fn plateau(
         pss_bytes,
         counters: figures.counters,
         beyond,
+        go_nanos: go,
+        connect_times: figures.times,
     }
 }
 

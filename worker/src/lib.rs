@@ -15,7 +15,7 @@
 //!            | own table: flows,   | own table            | own table        |
 //!            | listeners it serves |                      |                  |
 //!            +---------------------+----------------------+------------------+
-//!  client:   connector.rs: turn (turns.rs), pace (pacer.rs), window (window.rs) of flow.rs
+//!  client:   connector.rs: turn (turns.rs), pace (pacer.rs), window (window.rs) of flow.rs, times (timing.rs)
 //!  server:   acceptor.rs:  turn (turns.rs), rate (gate.rs), pending greetings (flow.rs)
 //!                                  |
 //!                                  v  trait Net (net/mod.rs): linux.rs, or fake.rs in tests
@@ -36,6 +36,7 @@ mod pacer;
 mod process;
 pub mod script;
 mod tally;
+mod timing;
 mod trial;
 mod turns;
 mod window;

@@ -9,13 +9,14 @@ use crate::net::Nanos;
 use crate::net::linux::{self, LaneFd, LinuxNet};
 use crate::order::Event;
 use crate::pacer::{Pace, Pacer};
+use crate::timing::Timing;
 use crate::turns::{ConnectorTurns, ListenerTurns};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use tuplelab_domain::sample::{Beyond, Counters};
+use tuplelab_domain::sample::{Beyond, ConnectTimes, Counters};
 use tuplelab_domain::schedule::{BlockPorts, Connect, Serve, Work};
 
 /// The running lanes. Dropping it closes everything, whatever the reason.
@@ -105,6 +106,7 @@ impl Trial {
             token,
             turns: ConnectorTurns::new(work.connectors as usize),
             pacer: work.rate.and_then(Pace::per_second).map(Pacer::new),
+            timing: Timing::new(&work),
             probes: (0..lanes).map(|_| Mutex::new(None)).collect(),
             work,
         });
@@ -262,6 +264,14 @@ impl Trial {
         }
     }
 
+    /// How long the connects took so far.
+    pub fn times(&self) -> Option<ConnectTimes> {
+        match &self.role {
+            Role::Client { clients, .. } => Some(clients.timing.times()),
+            Role::Server(_) => None,
+        }
+    }
+
     /// Closes everything, all lanes at a time; returns the last figures when nothing is open.
     pub fn release(&mut self) -> Figures {
         self.signals.release();
@@ -271,15 +281,17 @@ impl Trial {
         self.lanes.drain(..).for_each(Lane::join);
         let mut counters = Counters::default();
         tallies.iter().for_each(|tally| counters.merge(&tally.counters()));
-        Figures { first, last, counters }
+        Figures { first, last, counters, times: self.times() }
     }
 }
 
 /// What is known of a trial at one moment.
+#[derive(Default)]
 pub(crate) struct Figures {
     pub first: Option<Nanos>,
     pub last: Option<Nanos>,
     pub counters: Counters,
+    pub times: Option<ConnectTimes>,
 }
 
 impl Drop for Trial {

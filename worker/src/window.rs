@@ -3,6 +3,7 @@
 
 use crate::flow::{Cause, Event, Flow, Step, Token};
 use crate::net::{Nanos, Net, Watch};
+use crate::timing::Begun;
 use std::collections::VecDeque;
 use tuplelab_domain::sample::Call;
 
@@ -12,6 +13,7 @@ pub(crate) struct Entry<S> {
     pub flow: Flow,
     /// Which block of its lane it belongs to.
     pub block: usize,
+    pub begun: Begun,
 }
 
 impl<S> Entry<S> {
@@ -39,7 +41,7 @@ impl<S> Entry<S> {
 
 /// How a flow left the window.
 pub(crate) enum Settled<S> {
-    Established { socket: S, block: usize },
+    Established { socket: S, block: usize, begun: Begun },
     Failed(Call, Cause),
 }
 
@@ -137,6 +139,6 @@ fn run<N: Net>(entry: &mut Entry<N::Socket>, net: &N, now: Nanos) -> Step {
 fn leave<S>(entry: Entry<S>, end: Step) -> Settled<S> {
     match end {
         Step::Failed(call, cause) => Settled::Failed(call, cause),
-        _ => Settled::Established { socket: entry.socket, block: entry.block },
+        _ => Settled::Established { socket: entry.socket, block: entry.block, begun: entry.begun },
     }
 }

@@ -180,12 +180,19 @@ fn three_thousand_flows_are_answered_held_over_lanes_and_leave_nothing_behind() 
     assert_eq!(failures(&plateau), "{}");
     assert_eq!((plateau.counters.attempted, plateau.counters.held), (3_000, 3_000));
     assert!(plateau.first_micros <= plateau.last_micros && plateau.last_micros.is_some());
+    assert!(plateau.go_nanos.is_some());
+    let times = plateau.connect_times.unwrap();
+    assert_eq!(times.all().count(), 3_000);
+    let by_tenth: Vec<u64> = times.by_occupancy.iter().map(|times| times.count()).collect();
+    assert_eq!(by_tenth.iter().sum::<u64>(), 3_000);
+    assert!(by_tenth[0] >= 300, "those that began before a tenth was answered: {by_tenth:?}");
     let beyond = plateau.beyond.unwrap();
     let refused: Vec<_> = beyond.refused.iter().map(|(f, count)| (f.to_string(), *count)).collect();
     assert_eq!((beyond.tried, refused), (2, vec![("connect EADDRNOTAVAIL".to_owned(), 2)]));
 
     let told = server.tell();
     assert_eq!((told.counters.attempted, told.counters.held, told.counters.strangers), (3_000, 3_000, 0));
+    assert_eq!(told.connect_times, None, "a server connects to nobody");
     assert_eq!(sockets(1, ESTABLISHED), 6_000);
     assert_eq!(sockets(1, LISTEN), 1);
 
@@ -226,6 +233,7 @@ fn where_nobody_listens_every_connect_is_refused() {
     let plateau = client.plateau();
     assert_eq!(failures(&plateau), r#"{"connect ECONNREFUSED":100}"#);
     assert_eq!(plateau.last_micros, None);
+    assert_eq!(plateau.connect_times.unwrap().all().count(), 0, "a failure has no time");
     client.release();
 }
 
@@ -304,6 +312,9 @@ fn a_pace_is_kept_and_what_was_late_is_said() {
     // No flow begins before it is due, so the last is answered 199 ms after Go at the earliest.
     assert!(plateau.last_micros >= Some(199_000));
     assert!(plateau.counters.late <= 200);
+    let times = plateau.connect_times.unwrap().all();
+    assert_eq!(times.count(), 200);
+    assert!(times.quantile(0.5) <= times.quantile(0.99) && times.quantile(0.99) <= times.max());
     client.release();
     server.release();
 }

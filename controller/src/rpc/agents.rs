@@ -1,6 +1,6 @@
 //! The agents' service: one stream each, between the wire and the hub.
 
-use crate::clock::boottime_nanos;
+use crate::clock::{boot_id, boottime_nanos};
 use crate::hub::{Attachment, Hub};
 use std::pin::Pin;
 use std::time::Duration;
@@ -83,6 +83,7 @@ impl Agents for AgentsService {
             version: self.version.clone(),
             protocol: PROTOCOL,
             lease_millis: self.hub.patience().lease.as_millis() as u64,
+            clock: boot_id(),
         };
         // Answers to beats have a channel of their own, so that they never wait behind orders.
         let (beats, beats_out) = mpsc::channel(8);

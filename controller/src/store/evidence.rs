@@ -40,13 +40,15 @@ pub(super) async fn put(
     .execute(&mut *tx)
     .await?;
     let gaps = to_json("trial", &trial.gaps)?;
+    let ramp = trial.ramp.map(|ramp| to_json("trial", &ramp)).transpose()?;
     query!(
-        "INSERT INTO trial (run, case_index, trial_index, whole, gaps) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO trial (run, case_index, trial_index, whole, gaps, ramp) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         run.0,
         trial.case,
         trial.trial,
         whole,
-        gaps
+        gaps,
+        ramp
     )
     .execute(&mut *tx)
     .await?;
@@ -136,11 +138,15 @@ async fn put_end(
     let tried = end.beyond.as_ref().map(|beyond| to_int(beyond.tried));
     let (read_before, read_after) = (end.before.is_some(), end.after.is_some());
     let missing = to_int(end.samples_missing);
+    let go = end.go_nanos.map(to_int);
+    let clock = end.clock.as_ref().map(|clock| to_json("trial_end", clock)).transpose()?;
+    let times = end.connect_times.as_ref().map(|times| to_json("trial_end", times)).transpose()?;
     let id = query!(
         "INSERT INTO trial_end (run, case_index, trial_index, position, agent, role, attempted, established, held,
              late, strangers, first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes, beyond_tried,
-             read_before, read_after, samples_missing)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+             read_before, read_after, samples_missing, go_nanos, clock, connect_times)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+             ?22, ?23)",
         run.0,
         trial.case,
         trial.trial,
@@ -160,7 +166,10 @@ async fn put_end(
         tried,
         read_before,
         read_after,
-        missing
+        missing,
+        go,
+        clock,
+        times
     )
     .execute(&mut *tx)
     .await?
@@ -238,7 +247,7 @@ async fn put_census(tx: &mut SqliteConnection, end: i64, census: &Census) -> Res
 /// What is known of every trial of a run that was begun, by case and trial.
 pub(super) async fn of(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<TrialEvidence>, Fault> {
     let rows = query!(
-        "SELECT case_index, trial_index, gaps FROM trial WHERE run = ?1 ORDER BY case_index, trial_index",
+        "SELECT case_index, trial_index, gaps, ramp FROM trial WHERE run = ?1 ORDER BY case_index, trial_index",
         run.0
     )
     .fetch_all(&mut *tx)
@@ -253,6 +262,7 @@ pub(super) async fn of(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<Tri
             target: asked.target,
             accept: asked.accept,
             answered: asked.answered,
+            ramp: row.ramp.map(|ramp| from_json("trial", &ramp)).transpose()?,
             ends: ends(tx, run, row.case_index, row.trial_index).await?,
             observations: observations(tx, run, row.case_index, row.trial_index).await?,
             gaps: from_json("trial", &row.gaps)?,
@@ -306,6 +316,9 @@ async fn ends(
             before: (row.read_before != 0).then_some(before),
             after: (row.read_after != 0).then_some(after),
             samples_missing: from_int(row.samples_missing),
+            go_nanos: row.go_nanos.map(from_int),
+            clock: row.clock.map(|clock| from_json("trial_end", &clock)).transpose()?,
+            connect_times: row.connect_times.map(|times| from_json("trial_end", &times)).transpose()?,
         });
     }
     Ok(ends)

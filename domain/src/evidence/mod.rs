@@ -1,9 +1,13 @@
 //! All that a verdict may use: what both ends' applications and kernels said of each trial.
 
+mod start;
+
+pub use start::{HostClock, StartSkew};
+
 use crate::capacity::Prediction;
 use crate::id::AgentName;
 use crate::plan::Accept;
-use crate::sample::{Beyond, Census, Counters, Digest, Failures, Readings};
+use crate::sample::{Beyond, Census, ConnectTimes, Counters, Digest, Failures, Ramp, Readings};
 use crate::schedule::Role;
 use crate::script::Observation;
 use schemars::JsonSchema;
@@ -38,6 +42,12 @@ pub struct End {
     pub after: Option<Readings>,
     /// Samples that never came, out of those that should have.
     pub samples_missing: u64,
+    /// When Go was, on the host's own clock (CLOCK_BOOTTIME), in nanoseconds.
+    pub go_nanos: Option<u64>,
+    /// What is known of the host's clock.
+    pub clock: Option<HostClock>,
+    /// How long connects took; `None` of a server, and where the plateau never came.
+    pub connect_times: Option<ConnectTimes>,
 }
 
 /// What all ends said of one trial.
@@ -55,6 +65,8 @@ pub struct TrialEvidence {
     pub accept: Accept,
     /// Whether the clients waited for an answer on each connection.
     pub answered: bool,
+    /// How well the plan's rate was met; `None` without one, and where no full second was seen.
+    pub ramp: Option<Ramp>,
     /// Every end.
     pub ends: Vec<End>,
     /// What the steps of a script answered, in order; of a load there are none.
@@ -145,6 +157,25 @@ impl TrialEvidence {
         let last = self.ends_of(Role::Client).filter_map(|end| end.last_micros).max()?;
         let micros = last.checked_sub(first).filter(|micros| *micros > 0)?;
         Some(self.established(Role::Client) as f64 / (micros as f64 / 1e6))
+    }
+
+    /// How long connects took at all clients; `None` where one of them did not say.
+    pub fn connect_times(&self) -> Option<ConnectTimes> {
+        self.ends_of(Role::Client).next()?;
+        self.ends_of(Role::Client).try_fold(ConnectTimes::default(), |mut sum, end| {
+            sum.merge(end.connect_times.as_ref()?);
+            Some(sum)
+        })
+    }
+
+    /// Paced connects that began too late.
+    pub fn late(&self) -> u64 {
+        self.ends_of(Role::Client).map(|end| end.counters.late).sum()
+    }
+
+    /// How far apart the clients' first connects were; `None` where one of them is not known.
+    pub fn start_skew(&self) -> Option<StartSkew> {
+        StartSkew::of(self.ends_of(Role::Client))
     }
 
     /// CPU time of all workers for one established pair, in microseconds.

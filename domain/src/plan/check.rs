@@ -388,6 +388,8 @@ impl Checker {
                 Err(problem) => self.problems.push(problem),
             };
         take(given_as(text.failed, Expectation::Failed));
+        take(given_as(text.connect_p99, Expectation::ConnectP99));
+        take(given_as(text.ramp_error, Expectation::RampError));
         take(given_as(text.bound_by, Expectation::BoundBy));
         take(given_as(text.answer, Expectation::Answer));
         take(match text.rate {

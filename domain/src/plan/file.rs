@@ -187,6 +187,12 @@ pub(super) struct ExpectText {
     /// At least this rate of establishment: "10k/s".
     #[schemars(with = "Option<Rate>")]
     pub(super) rate: Given<Rate>,
+    /// Within this time 99 of 100 connects are established: "10ms".
+    #[schemars(with = "Option<Span>")]
+    pub(super) connect_p99: Given<Span>,
+    /// In no full second is load.rate missed by more than this share: "10000ppm".
+    #[schemars(with = "Option<Ppm>")]
+    pub(super) ramp_error: Given<Ppm>,
     /// The limit that binds: "four_tuples".
     #[schemars(with = "Option<Limit>")]
     pub(super) bound_by: Given<Limit>,

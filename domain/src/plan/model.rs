@@ -201,6 +201,10 @@ pub enum Expectation {
     Failed(Ppm),
     /// Connections are established at least at this rate.
     Rate(u64),
+    /// Of all connects, 99 in a hundred take at most this long.
+    ConnectP99(Span),
+    /// In no full second is the rate of the plan missed by more than this share of it.
+    RampError(Ppm),
     /// This limit is the one that bound.
     BoundBy(Limit),
     /// Every step of this label answers this.
@@ -236,6 +240,8 @@ impl fmt::Display for Expectation {
             Self::Established(count) => write!(f, "established = \"{}\"", Count(*count)),
             Self::Failed(ppm) => write!(f, "failed = \"{ppm}\""),
             Self::Rate(rate) => write!(f, "rate = \"{}\"", Rate::PerSecond(*rate)),
+            Self::ConnectP99(most) => write!(f, "connect_p99 = \"{most}\""),
+            Self::RampError(most) => write!(f, "ramp_error = \"{most}\""),
             Self::BoundBy(limit) => write!(f, "bound_by = \"{}\"", limit.name()),
             Self::Answer(answer) => write!(f, "answer = \"{answer}\""),
         }

@@ -422,7 +422,7 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 35, "{keys:?}");
+    assert_eq!(keys.len(), 37, "{keys:?}");
     for key in keys {
         let text = match key.strip_prefix("expect.") {
             Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
@@ -637,6 +637,16 @@ fn a_script_that_cannot_be_done_is_refused_with_its_step() {
     assert!(problem("# nothing").contains("the script has no step"));
     let long = "client close a\n".repeat(1_001);
     assert!(problem(&long).contains("has 1001 steps; at most 1000 are done"));
+}
+
+#[test]
+fn a_time_and_an_error_of_the_ramp_are_expected_as_they_are_written() {
+    let text = "[[expect]]\nconnect_p99 = \"10ms\"\n[[expect]]\nramp_error = \"10000ppm\"";
+    let written: Vec<_> = plan(text).expectations.iter().map(ToString::to_string).collect();
+    assert_eq!(written, ["connect_p99 = \"10ms\"", "ramp_error = \"10000ppm\""]);
+    for bad in ["connect_p99 = 10", "connect_p99 = \"fast\"", "ramp_error = \"1%\"", "ramp_eror = \"1ppm\""] {
+        assert!(read(&format!("[[expect]]\n{bad}")).is_err(), "{bad}");
+    }
 }
 
 #[test]

@@ -5,7 +5,9 @@ mod model;
 mod record;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use compare::{CaseDifference, Comparison, Difference, compare};
 pub use model::{CaseReport, Cohort, Ends, Report, ScriptReport, report_schema};
 pub use record::RunRecord;
+pub use timing::{AtOccupancy, ConnectReport, RampReport, StartReport};

@@ -1,6 +1,7 @@
 //! The report: one object a run, the same in JSON, in tables and on pages.
 
 use super::record::RunRecord;
+use super::timing::{ConnectReport, RampReport, StartReport};
 use crate::capacity::Limit;
 use crate::evidence::TrialEvidence;
 use crate::plan::{PlanFile, Setup, check};
@@ -72,6 +73,15 @@ pub struct CaseReport {
     pub failed: Failures,
     /// Connections established per second from the first connect to the last answer.
     pub rate_per_second: Option<f64>,
+    /// How long connects took; absent where they were not timed.
+    #[serde(default)]
+    pub connect: Option<ConnectReport>,
+    /// How well the plan's rate was met; absent without one, and where no full second was seen.
+    #[serde(default)]
+    pub ramp: Option<RampReport>,
+    /// How far apart the clients began; absent where that is not known.
+    #[serde(default)]
+    pub start: Option<StartReport>,
     /// The limit that bound.
     pub bound_by: Limit,
     /// The limit that binds next.
@@ -211,6 +221,9 @@ fn case_report(trial: &TrialEvidence, clients: Cohort, servers: Cohort) -> CaseR
         digests_equal: trial.digests_equal(),
         failed: trial.failures(),
         rate_per_second: trial.rate_per_second(),
+        connect: trial.connect_times().as_ref().and_then(ConnectReport::new),
+        ramp: RampReport::new(trial),
+        start: trial.start_skew().map(StartReport::from),
         bound_by: bound_by(trial),
         next_bound: trial.prediction.next_bound,
         beyond,

@@ -90,6 +90,9 @@ fn a_report_has_every_number_of_the_run() {
       "digests_equal": true,
       "failed": {},
       "rate_per_second": 100.0,
+      "connect": null,
+      "ramp": null,
+      "start": null,
       "bound_by": "four_tuples",
       "next_bound": "system_files",
       "beyond": {
@@ -135,6 +138,9 @@ fn a_report_has_every_number_of_the_run() {
       "digests_equal": true,
       "failed": {},
       "rate_per_second": 200.0,
+      "connect": null,
+      "ramp": null,
+      "start": null,
       "bound_by": "four_tuples",
       "next_bound": "system_files",
       "beyond": {

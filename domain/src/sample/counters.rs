@@ -1,6 +1,7 @@
 //! A worker's own view: gauges and monotone counters at one tick.
 
 use super::failure::{Failure, Failures};
+use super::histogram::ConnectTimes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,8 @@ pub struct Counters {
     pub established: u64,
     /// Established flows that this end still holds open: a gauge.
     pub held: u64,
-    /// Paced connects that began more than one pacing interval after they were due.
+    /// Paced connects that began more than one pacing interval, and more than a millisecond, after they
+    /// were due.
     pub late: u64,
     /// Server: connections dropped because they sent no token, or not this trial's.
     pub strangers: u64,
@@ -75,4 +77,12 @@ pub struct Plateau {
     pub counters: Counters,
     /// What the kernel said to one connect more, where the schedule asked for it.
     pub beyond: Option<Beyond>,
+    /// When Go was, on the host's CLOCK_BOOTTIME, in nanoseconds; `None` before it, and of workers that
+    /// do not say.
+    #[serde(default)]
+    pub go_nanos: Option<u64>,
+    /// How long connects took, from the moment that they were due (without a rate: from `connect`)
+    /// until they were established; `None` of a server.
+    #[serde(default)]
+    pub connect_times: Option<ConnectTimes>,
 }

@@ -55,6 +55,16 @@ impl CaseSchedule {
         });
         serving.unwrap_or((Accept::All, true))
     }
+
+    /// Connects to be begun per second over all clients; `None` where that is left open.
+    pub fn asked_rate(&self) -> Option<u64> {
+        let rates = self.assignments.iter().filter_map(|assignment| match &assignment.work {
+            Work::Connect(connect) => connect.rate,
+            _ => None,
+        });
+        // The shares of a whole number.
+        Some(rates.sum::<f64>().round() as u64).filter(|rate| *rate > 0)
+    }
 }
 
 /// Places every case of a plan on the hosts.

@@ -3,9 +3,10 @@
 use super::{Finding, Verdict, bound_by, flaw, name_of, verdict};
 use crate::evidence::TrialEvidence;
 use crate::plan::{AnswerIs, Expectation, Plan};
+use crate::sample::Ramp;
 use crate::schedule::Role;
 use crate::script::Step;
-use crate::units::thousands;
+use crate::units::{Ppm, Rate, Span, thousands};
 
 /// What one trial says of an expectation.
 enum Says {
@@ -50,6 +51,11 @@ fn ask(expectation: &Expectation, plan: &Plan, trial: &TrialEvidence) -> Says {
     if steps.is_empty() == matches!(expectation, Expectation::Answer(_)) {
         return Says::Nothing;
     }
+    // Where a case leaves the rate open there is none to be missed.
+    let unpaced = case.is_some_and(|case| case.setup.load.rate == Rate::Unlimited);
+    if unpaced && matches!(expectation, Expectation::RampError(_)) {
+        return Says::Nothing;
+    }
     match expectation {
         Expectation::Answer(asked) => answer(asked, plan, trial, steps),
         Expectation::EstablishedAsPredicted => counted(plan, trial, |count| {
@@ -86,6 +92,8 @@ fn ask(expectation: &Expectation, plan: &Plan, trial: &TrialEvidence) -> Says {
             }
             (None, Some(_)) => Says::Held,
         },
+        Expectation::ConnectP99(most) => within(*most, plan, trial),
+        Expectation::RampError(most) => ramped(*most, plan, trial),
         Expectation::BoundBy(limit) => match flaw(plan, trial) {
             Some(why) => Says::Cannot(why),
             None => {
@@ -93,6 +101,41 @@ fn ask(expectation: &Expectation, plan: &Plan, trial: &TrialEvidence) -> Says {
                 if bound == *limit { Says::Held } else { Says::Missed(format!("bound by {bound}")) }
             }
         },
+    }
+}
+
+/// Asks how long connects took.
+fn within(most: Span, plan: &Plan, trial: &TrialEvidence) -> Says {
+    let p99 = trial.connect_times().and_then(|times| times.all().quantile(0.99));
+    match (flaw(plan, trial), p99) {
+        (Some(why), _) => Says::Cannot(why),
+        (None, None) => Says::Cannot(format!("'{}': no connect was timed", name_of(plan, trial))),
+        (None, Some(p99)) if u128::from(p99) > most.0.as_micros() => {
+            Says::Missed(format!("{} us", thousands(p99)))
+        }
+        (None, Some(_)) => Says::Held,
+    }
+}
+
+/// Asks how well the plan's rate was met. One second that was too far off is a miss; that all were met
+/// can be said only where all were seen.
+fn ramped(most: Ppm, plan: &Plan, trial: &TrialEvidence) -> Says {
+    if let Some(why) = flaw(plan, trial) {
+        return Says::Cannot(why);
+    }
+    let name = name_of(plan, trial);
+    match &trial.ramp {
+        None => Says::Cannot(format!("'{name}': load.rate gave no full second to measure")),
+        Some(ramp) if ramp.error_ppm > u64::from(most.0) => Says::Missed(format!(
+            "{}/s asked, {} in the worst full second ({}ppm)",
+            thousands(ramp.asked),
+            thousands(ramp.worst),
+            ramp.error_ppm
+        )),
+        Some(ramp) if ramp.seen < ramp.seconds => {
+            Says::Cannot(format!("'{name}': {} of {} full seconds were seen", ramp.seen, ramp.seconds))
+        }
+        Some(_) => Says::Held,
     }
 }
 
@@ -167,6 +210,16 @@ fn reason(expectation: &Expectation, trials: &[TrialEvidence]) -> String {
             let least =
                 trials.iter().filter_map(TrialEvidence::rate_per_second).fold(f64::INFINITY, f64::min);
             format!("the slowest of {count} trials reached {}/s", thousands(least as u64))
+        }
+        Expectation::ConnectP99(_) => {
+            let p99s = trials.iter().filter_map(|trial| trial.connect_times()?.all().quantile(0.99));
+            format!("at most {} us in {count} trials", thousands(p99s.max().unwrap_or(0)))
+        }
+        Expectation::RampError(_) => {
+            let ramps: Vec<Ramp> = trials.iter().filter_map(|trial| trial.ramp).collect();
+            let worst = ramps.iter().map(|ramp| ramp.error_ppm).max().unwrap_or(0);
+            let seconds: u64 = ramps.iter().map(|ramp| ramp.seen).sum();
+            format!("at most {worst}ppm off in each of {} full seconds", thousands(seconds))
         }
         Expectation::BoundBy(limit) => format!("{limit} bound in {count} of {count} trials"),
         Expectation::Answer(_) => "so answered each time".into(),

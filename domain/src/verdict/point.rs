@@ -220,21 +220,6 @@ impl<'a> Points<'a> {
         })
     }
 
-    /// A detail of a step is this number.
-    pub(super) fn detail(
-        &mut self,
-        weight: Weight,
-        label: &str,
-        name: &str,
-        what: &str,
-        number: u64,
-    ) -> bool {
-        self.point(weight, label, what, |given| {
-            let value = given.number(name)?;
-            Ok((format!("{name} {}", thousands(value)), value == number))
-        })
-    }
-
     /// The points, and what they come to.
     pub(super) fn conclude(self, stands: String) -> (Finding, String, Vec<Point>) {
         let of = |bearing| self.points.iter().filter(move |point| point.bearing == bearing);

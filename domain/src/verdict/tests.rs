@@ -1,10 +1,10 @@
 use super::*;
 use crate::capacity::Limit;
 use crate::plan::Expectation;
-use crate::sample::{Beyond, Call, Failure, Readings};
+use crate::sample::{Beyond, Call, Failure, Occupancy, Ramp, Readings, Recorder};
 use crate::sample_lab::{agreeing_run, plan};
 use crate::script::{Answer, Observation};
-use crate::units::Ppm;
+use crate::units::{Ppm, Span};
 
 /// One client address to one port, then two addresses, then two addresses and two ports.
 const CASES: &str = "claims = [\"c3\", \"c4\"]\n[clients]\nsource_ports = \"20000-20099\"\n\
@@ -160,6 +160,55 @@ fn one_trial_against_an_expectation_is_a_miss() {
     assert_eq!(missed(Expectation::Rate(400)), "'case 1': 100/s");
     assert_eq!(missed(Expectation::BoundBy(Limit::Memory)), "'case 1': bound by four_tuples");
     assert_eq!(found(Expectation::Failed(Ppm(2_500)), &trials, true).0, Finding::Held);
+}
+
+#[test]
+fn connects_are_within_a_time_where_99_of_100_are_and_open_where_one_client_did_not_tell() {
+    let timed = |micros: &'static [u64]| {
+        move |trials: &mut Vec<TrialEvidence>| {
+            for trial in trials {
+                let mut recorder = Recorder::default();
+                micros.iter().for_each(|micros| recorder.record(Occupancy::of(0, 1), *micros));
+                let clients = trial.ends.iter_mut().filter(|end| end.role == Role::Client);
+                clients.for_each(|end| end.connect_times = Some(recorder.times()));
+            }
+        }
+    };
+    let p99 = |micros, trials: &[TrialEvidence]| {
+        found(Expectation::ConnectP99(Span(std::time::Duration::from_micros(micros))), trials, true)
+    };
+    let trials = changed(&timed(&[90, 100]));
+    assert_eq!(p99(100, &trials), (Finding::Held, "at most 100 us in 3 trials".into()));
+    assert_eq!(p99(99, &trials), (Finding::Missed, "'case 1': 100 us".into()));
+    assert_eq!(p99(99, &changed(&timed(&[]))).1, "'case 1': no connect was timed");
+    assert_eq!(p99(99, &good().1).0, Finding::Inconclusive);
+}
+
+#[test]
+fn a_rate_is_met_where_every_full_second_was_seen_and_none_was_too_far_off() {
+    let expect = "[[expect]]\nramp_error = \"10000ppm\"\n[[case]]\nload.rate = \"1k/s\"\n[[case]]\n";
+    let judged = |text: &str, ramp: Option<Ramp>| {
+        let plan = plan(text);
+        let mut trials = agreeing_run(&plan);
+        trials[0].ramp = ramp;
+        let verdict = judge(&plan, &trials, true).remove(0);
+        (verdict.verdict, verdict.because)
+    };
+    let ramped = |seen, worst, error_ppm| {
+        judged(expect, Some(Ramp { asked: 1_000, seconds: 5, seen, worst, error_ppm }))
+    };
+    assert_eq!(
+        ramped(5, 990, 10_000),
+        (Finding::Held, "at most 10000ppm off in each of 5 full seconds".into()),
+        "the case without a rate has none to miss"
+    );
+    let missed = "'load.rate=1k/s': 1,000/s asked, 989 in the worst full second (10001ppm)";
+    assert_eq!(ramped(4, 989, 10_001), (Finding::Missed, missed.into()));
+    let unseen = "'load.rate=1k/s': 4 of 5 full seconds were seen";
+    assert_eq!(ramped(4, 1_000, 0), (Finding::Inconclusive, unseen.into()));
+    assert_eq!(judged(expect, None).0, Finding::Inconclusive);
+    let unpaced = expect.replace("load.rate = \"1k/s\"", "");
+    assert_eq!(judged(&unpaced, None), (Finding::Inconclusive, "no trial that it is about was run".into()));
 }
 
 #[test]

@@ -11,4 +11,5 @@ mod ports;
 mod refusals;
 mod scripts;
 mod stopping;
+mod timing;
 mod tracking;

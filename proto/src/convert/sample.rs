@@ -4,7 +4,8 @@ use super::error::{NO_ENDPOINT, WireError, each, part, read};
 use super::facts::state;
 use crate::v1;
 use tuplelab_domain::sample::{
-    Beyond, Call, Census, Counters, Digest, Failure, Failures, ListenerQueue, Plateau, Readings, Sample,
+    Beyond, Call, Census, ConnectTimes, Counters, Digest, Failure, Failures, Histogram, ListenerQueue,
+    Occupancy, Plateau, Readings, Sample,
 };
 
 impl From<&Counters> for v1::Counters {
@@ -98,6 +99,8 @@ impl From<&Plateau> for v1::Plateau {
             pss_bytes: plateau.pss_bytes,
             counters: Some((&plateau.counters).into()),
             beyond: plateau.beyond.as_ref().map(Into::into),
+            go_nanos: plateau.go_nanos,
+            connect_times: plateau.connect_times.as_ref().map(Into::into),
         }
     }
 }
@@ -113,7 +116,48 @@ impl TryFrom<v1::Plateau> for Plateau {
             pss_bytes: message.pss_bytes,
             counters: part("counters", message.counters)?,
             beyond: message.beyond.map(|beyond| part("beyond", Some(beyond))).transpose()?,
+            go_nanos: message.go_nanos,
+            connect_times: message
+                .connect_times
+                .map(|times| part("connect_times", Some(times)))
+                .transpose()?,
         })
+    }
+}
+
+impl From<&ConnectTimes> for v1::ConnectTimes {
+    fn from(times: &ConnectTimes) -> Self {
+        Self { by_occupancy: times.by_occupancy.iter().map(Into::into).collect() }
+    }
+}
+
+impl TryFrom<v1::ConnectTimes> for ConnectTimes {
+    type Error = WireError;
+    fn try_from(message: v1::ConnectTimes) -> Result<Self, WireError> {
+        let by_occupancy = each("by_occupancy", message.by_occupancy, TryInto::try_into)?;
+        let by_occupancy = <[Histogram; Occupancy::COUNT]>::try_from(by_occupancy).map_err(|other| {
+            WireError::wrong("by_occupancy", other.len(), "not one histogram for each tenth")
+        })?;
+        Ok(Self { by_occupancy })
+    }
+}
+
+impl From<&Histogram> for v1::Histogram {
+    fn from(histogram: &Histogram) -> Self {
+        let (micros, counts) = histogram.steps().iter().copied().unzip();
+        Self { micros, counts }
+    }
+}
+
+impl TryFrom<v1::Histogram> for Histogram {
+    type Error = WireError;
+    fn try_from(message: v1::Histogram) -> Result<Self, WireError> {
+        let (times, counts) = (message.micros.len(), message.counts.len());
+        if times != counts {
+            return Err(WireError::wrong("counts", counts, "not one for each of micros"));
+        }
+        Self::from_steps(message.micros.into_iter().zip(message.counts).collect())
+            .map_err(|error| WireError::wrong("micros", error, "no histogram"))
     }
 }
 

@@ -169,12 +169,33 @@ pub fn beyond() -> impl Strategy<Value = Beyond> {
     (any::<u64>(), failures()).prop_map(|(tried, refused)| Beyond { tried, refused })
 }
 
+pub fn histogram() -> impl Strategy<Value = Histogram> {
+    btree_map(1..=u64::MAX, 1..u64::MAX / 8, 0..5)
+        .prop_map(|steps| Histogram::from_steps(steps.into_iter().collect()).expect("a histogram"))
+}
+
+pub fn connect_times() -> impl Strategy<Value = ConnectTimes> {
+    proptest::array::uniform10(histogram()).prop_map(|by_occupancy| ConnectTimes { by_occupancy })
+}
+
 pub fn plateau() -> impl Strategy<Value = Plateau> {
-    let numbers = any::<(Option<u64>, Option<u64>, u64, Option<u64>, Option<u64>)>();
-    (numbers, counters(), option::of(beyond())).prop_map(|(numbers, counters, beyond)| {
-        let (first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes) = numbers;
-        Plateau { first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes, counters, beyond }
-    })
+    let numbers = any::<(Option<u64>, Option<u64>, u64, Option<u64>, Option<u64>, Option<u64>)>();
+    (numbers, counters(), option::of(beyond()), option::of(connect_times())).prop_map(
+        |(numbers, counters, beyond, connect_times)| {
+            let (first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes, go_nanos) = numbers;
+            Plateau {
+                first_micros,
+                last_micros,
+                cpu_micros,
+                pss_ready_bytes,
+                pss_bytes,
+                counters,
+                beyond,
+                go_nanos,
+                connect_times,
+            }
+        },
+    )
 }
 
 pub fn listener_queue() -> impl Strategy<Value = ListenerQueue> {

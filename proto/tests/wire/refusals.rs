@@ -372,3 +372,26 @@ fn a_script_is_for_a_host_of_a_role() {
     let refused = assignment_refused(|a| a.work = Some(Work::Script("router".into())));
     assert!(refused.contains("neither server nor client"), "{refused}");
 }
+
+#[test]
+fn connect_times_need_a_histogram_for_each_tenth_and_a_count_for_each_time() {
+    let refused = |change: &dyn Fn(&mut Vec<v1::Histogram>)| {
+        let mut by_occupancy = vec![v1::Histogram { micros: vec![5, 7], counts: vec![1, 2] }; 10];
+        change(&mut by_occupancy);
+        refusal::<_, Plateau>(
+            v1::Plateau { counters: Some(v1::Counters::default()), ..Default::default() },
+            |plateau| plateau.connect_times = Some(v1::ConnectTimes { by_occupancy }),
+        )
+    };
+    assert_eq!(refused(&|_| ()), "");
+    for (change, words) in [
+        (&(|all: &mut Vec<v1::Histogram>| drop(all.pop())) as &dyn Fn(&mut _), "each tenth"),
+        (&|all: &mut Vec<v1::Histogram>| all[9].counts.truncate(1), "one for each of micros"),
+        (&|all: &mut Vec<v1::Histogram>| all[9].micros = vec![7, 5], "out of order"),
+        (&|all: &mut Vec<v1::Histogram>| all[9].counts = vec![0, 1], "out of order"),
+        (&|all: &mut Vec<v1::Histogram>| all[9].counts = vec![u64::MAX, 1], "added up"),
+    ] {
+        let why = refused(change);
+        assert!(why.contains("connect_times") && why.contains(words), "{why}");
+    }
+}

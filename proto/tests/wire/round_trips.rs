@@ -40,6 +40,7 @@ comes_out_as_it_went_in! {
     counters_come_out_as_they_went_in: counters as Counters,
     a_sample_comes_out_as_it_went_in: sample as Sample,
     the_connects_beyond_come_out_as_they_went_in: beyond as Beyond,
+    connect_times_come_out_as_they_went_in: connect_times as ConnectTimes,
     a_plateau_comes_out_as_it_went_in: plateau as Plateau,
     a_listeners_queue_comes_out_as_it_went_in: listener_queue as ListenerQueue,
     a_census_comes_out_as_it_went_in: census as Census,

@@ -8,11 +8,12 @@ use super::{SampleRow, Store};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tuplelab_domain::capacity::facts::{HostFacts, OpenFiles};
-use tuplelab_domain::evidence::{End, TrialEvidence};
+use tuplelab_domain::evidence::{End, HostClock, TrialEvidence};
 use tuplelab_domain::id::{AgentName, RunId};
 use tuplelab_domain::plan::{Plan, PlanFile, check};
 use tuplelab_domain::sample::{
-    Beyond, Call, Census, Counters, Digest, Failure, ListenerQueue, Readings, Sample, TcpState,
+    Beyond, Call, Census, ConnectTimes, Counters, Digest, Failure, ListenerQueue, Occupancy, Ramp, Readings,
+    Recorder, Sample, TcpState,
 };
 use tuplelab_domain::schedule::{Host, Inventory, Role, Schedule, place};
 use tuplelab_domain::script::{Answer, Observation};
@@ -160,7 +161,17 @@ fn full_end(name: &str, role: Role, established: u64) -> End {
         before: Some(readings(u64::MAX)),
         after: Some(Readings::default()),
         samples_missing: 16,
+        go_nanos: Some(17),
+        clock: Some(HostClock { id: Some("b-1".into()), offset_nanos: -18, bound_nanos: Some(19) }),
+        connect_times: Some(connect_times()),
     }
+}
+
+fn connect_times() -> ConnectTimes {
+    let mut recorder = Recorder::default();
+    recorder.record(Occupancy::of(0, 10), 20);
+    recorder.record(Occupancy::of(9, 10), 30_000_000);
+    recorder.times()
 }
 
 /// An end of which next to nothing is known.
@@ -179,6 +190,9 @@ fn bare_end(name: &str, role: Role) -> End {
         before: None,
         after: None,
         samples_missing: 0,
+        go_nanos: None,
+        clock: None,
+        connect_times: None,
     }
 }
 
@@ -191,6 +205,7 @@ fn trial(schedule: &Schedule, case: u32, ends: Vec<End>) -> TrialEvidence {
         target: placed.target,
         accept: placed.asked_of_servers().0,
         answered: placed.asked_of_servers().1,
+        ramp: (case == 0).then_some(Ramp { asked: 20, seconds: 21, seen: 22, worst: 23, error_ppm: 24 }),
         ends,
         observations: if case == 0 { Vec::new() } else { observations() },
         gaps: if case == 0 { Vec::new() } else { vec!["client-1 was not counted".into()] },
