@@ -2,7 +2,7 @@
 
 use crate::output::plain;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
-use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report, ScriptReport};
+use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report, ScriptReport, ShapeReport};
 use tuplelab_domain::run::Outcome;
 use tuplelab_domain::units::{bytes, thousands};
 use tuplelab_domain::verdict::{Point, Verdict};
@@ -107,6 +107,9 @@ pub fn report(report: &Report) -> String {
                 plain(&case.name),
                 plain(&case.accept)
             );
+        }
+        for line in case.shape.iter().flat_map(ShapeReport::lines) {
+            text += &format!("{}: {}\n", plain(&case.name), plain(&line));
         }
         for (refusal, count) in &case.beyond {
             text += &format!(

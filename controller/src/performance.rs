@@ -9,7 +9,7 @@ use tuplelab_domain::evidence::TrialEvidence;
 use tuplelab_domain::id::{AgentName, RunId};
 use tuplelab_domain::plan::{Accept, Plan};
 use tuplelab_domain::run::{Course, Party, Run, RunEvent, TrialPlan, Turn};
-use tuplelab_domain::schedule::{Assignment, PlacedStep, Schedule};
+use tuplelab_domain::schedule::{Assignment, PlacedStep, Schedule, span, stretches};
 use tuplelab_domain::units::Rate;
 use tuplelab_proto::v1::{self, run_message::Body};
 
@@ -54,7 +54,10 @@ impl Performance {
                 trial: *trial,
                 parties: placed.assignments.iter().map(party).collect(),
                 course: if placed.steps.is_empty() {
-                    Course::Load { ramp: ramp_time(placed.target, &[load.rate, answers]), hold: load.hold.0 }
+                    // Twice the time, as for a rate.
+                    let staged = span(&stretches(&load.stages, placed.target)) * 2;
+                    let ramp = ramp_time(placed.target, &[load.rate, answers]) + staged;
+                    Course::Load { ramp, hold: load.hold.0 }
                 } else {
                     let turn =
                         |step: &PlacedStep| Turn { agent: step.agent.clone(), time: step.action.time() };

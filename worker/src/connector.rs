@@ -131,25 +131,25 @@ impl<'a, N: Net> Connector<'a, N> {
     fn wait_for_leave(&mut self, go: Nanos) -> bool {
         let Station { net, signals, tally, .. } = self.station;
         let pacer = self.clients.pacer.as_ref();
-        let due = pacer.map(|pacer| go + pacer.take());
+        let due = pacer.map(|pacer| pacer.take().from(go));
         while !signals.is_halted() {
             if self.window.is_full() {
                 self.settle();
                 continue;
             }
-            let Some((pacer, due)) = pacer.zip(due) else { return true };
+            let Some(due) = due else { return true };
             let now = net.now();
-            if now >= due {
-                if pacer.pace.is_late(due, now) {
+            if now >= due.at {
+                if due.is_late(now) {
                     tally.late();
                 }
                 return true;
             }
             self.settle_oldest();
-            if due - now < SHORT_WAIT_NANOS {
-                net.sleep(Some(due));
+            if due.at - now < SHORT_WAIT_NANOS {
+                net.sleep(Some(due.at));
             } else {
-                self.settle_until(Some(due));
+                self.settle_until(Some(due.at));
             }
         }
         false
@@ -325,6 +325,7 @@ mod tests {
             connectors: 1,
             window,
             rate,
+            stretches: Vec::new(),
             timeout_micros: 1_000,
             beyond: true,
             answered,

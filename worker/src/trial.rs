@@ -104,7 +104,7 @@ impl Trial {
         let clients = Arc::new(Clients {
             token,
             turns: ConnectorTurns::new(work.connectors as usize),
-            pacer: work.rate.and_then(Pace::per_second).map(Pacer::new),
+            pacer: Pace::ordered(&work).map(Pacer::new),
             probes: (0..lanes).map(|_| Mutex::new(None)).collect(),
             work,
         });

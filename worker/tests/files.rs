@@ -22,6 +22,7 @@ fn a_lane_opens_as_many_flows_as_its_table_may_hold_and_says_emfile() {
         connectors: 1,
         window: 64,
         rate: None,
+        stretches: Vec::new(),
         timeout_micros: 2_000_000,
         beyond: false,
         answered: false,

@@ -10,8 +10,8 @@ use tuplelab_domain::plan::Accept;
 use tuplelab_domain::ports::PortSet;
 use tuplelab_domain::sample::{Counters, Plateau, Sample};
 use tuplelab_domain::schedule::{
-    BlockPorts, Connect, ConnectLane, FlowBlock, Listener, Serve, ServeLane, Turn, Work, WorkerOrder,
-    WorkerReport,
+    BlockPorts, Connect, ConnectLane, FlowBlock, Listener, Serve, ServeLane, Stretch, Turn, Work,
+    WorkerOrder, WorkerReport,
 };
 use tuplelab_worker::{WorkerError, main_loop};
 
@@ -124,6 +124,7 @@ fn client() -> Connect {
         connectors: 1,
         window: 64,
         rate: None,
+        stretches: Vec::new(),
         timeout_micros: 10_000_000,
         beyond: false,
         answered: true,
@@ -304,6 +305,26 @@ fn a_pace_is_kept_and_what_was_late_is_said() {
     // No flow begins before it is due, so the last is answered 199 ms after Go at the earliest.
     assert!(plateau.last_micros >= Some(199_000));
     assert!(plateau.counters.late <= 200);
+    client.release();
+    server.release();
+}
+
+#[test]
+fn stages_begin_when_they_are_due_and_a_burst_comes_as_one() {
+    let server = Worker::ready(serve(server(22), &[200]));
+    let stretch = |connects, micros| Stretch { connects, micros };
+    let staged = Connect {
+        stretches: vec![stretch(50, 100_000), stretch(0, 300_000), stretch(100, 0), stretch(50, 100_000)],
+        connectors: 2,
+        ..client()
+    };
+    let lanes = vec![lane(22, 0, ports(20_001, 20_100)), lane(22, 100, ports(20_101, 20_200))];
+    let mut client = Worker::ready(connect(lanes, staged));
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!((plateau.counters.established, failures(&plateau).as_str()), (200, "{}"));
+    // The last one is due 98 ms into the last stage.
+    assert!(plateau.last_micros >= Some(498_000), "{:?}", plateau.last_micros);
     client.release();
     server.release();
 }

@@ -9,6 +9,7 @@ use super::model::{
     SourcePorts,
 };
 use super::problem::PlanProblem;
+use super::shapes::{Shapes, are_stages};
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
 use crate::schedule::Role;
@@ -182,9 +183,10 @@ impl Checker {
     /// The setup of a case: its values must also go together. Those of the base need not, as long as
     /// every case gives its own.
     fn case(&mut self, body: Body) -> Setup {
-        let places = Places::of(&body);
+        let (places, shapes) = (Places::of(&body), Shapes::of(&body));
         let setup = self.setup(body);
-        places.problems(&setup).into_iter().for_each(|problem| self.add(problem));
+        let problems = places.problems(&setup).into_iter().chain(shapes.problems(&setup));
+        problems.for_each(|problem| self.add(problem));
         setup
     }
 
@@ -239,6 +241,7 @@ impl Checker {
                 excess,
                 answered: self.value(body.load.answered, true, |_| Ok(())),
                 rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
+                stages: self.value(body.load.stages, Vec::new(), |stages| are_stages(stages)),
                 hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
                 timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {
                     if timeout.0.is_zero() {

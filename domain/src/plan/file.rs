@@ -10,6 +10,7 @@ use super::given::Given;
 use super::model::{AnswerIs, Connections, Family, Labels, SourcePorts};
 use super::problem::PlanProblem;
 use super::schema::{Known, known_at};
+use super::stage::Stage;
 use crate::capacity::Limit;
 use crate::ports::PortSet;
 use crate::sysctl::Sysctl;
@@ -166,6 +167,9 @@ pub(super) struct LoadText {
     /// "unlimited" or connects per second over all clients (default "unlimited").
     #[schemars(with = "Option<Rate>")]
     pub(super) rate: Given<Rate>,
+    /// The ramp in place of a rate, stage by stage: "10k at 1k/s", "pause 5s", "rest at unlimited".
+    #[schemars(with = "Option<Vec<Stage>>")]
+    pub(super) stages: Given<Vec<Stage>>,
     /// How long the connections are held once the last is up (default "1s").
     #[schemars(with = "Option<Span>")]
     pub(super) hold: Given<Span>,

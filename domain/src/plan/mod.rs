@@ -10,6 +10,8 @@ mod given;
 mod model;
 mod problem;
 mod schema;
+mod shapes;
+mod stage;
 
 #[cfg(test)]
 mod tests;
@@ -23,3 +25,4 @@ pub use model::{
 };
 pub use problem::PlanProblem;
 pub use schema::plan_schema;
+pub use stage::Stage;

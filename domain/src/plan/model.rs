@@ -2,6 +2,7 @@
 //! The serialised form of a `Setup` is the form of a plan file.
 
 use super::accept::Accept;
+use super::stage::Stage;
 use crate::capacity::Limit;
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
@@ -136,8 +137,11 @@ pub struct Load {
     /// Whether a connection counts once the server's application has answered on it; else, once its
     /// handshake is over.
     pub answered: bool,
-    /// Connects begun per second over all clients.
+    /// Connects begun per second over all clients; where there are stages, they say it.
     pub rate: Rate,
+    /// The ramp, stage by stage, over all clients; empty where the rate says it all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
     /// How long all connections are held once the last one is up.
     pub hold: Span,
     /// How long one connection may take to be answered.

@@ -422,7 +422,7 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 35, "{keys:?}");
+    assert_eq!(keys.len(), 36, "{keys:?}");
     for key in keys {
         let text = match key.strip_prefix("expect.") {
             Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
@@ -514,6 +514,7 @@ prop_compose! {
             excess: if count.is_some() { 0 } else { excess },
             answered,
             rate: rate.map_or(Rate::Unlimited, Rate::PerSecond),
+            stages: if rate.is_none() && v6 { vec![crate::plan::Stage::Rest(Rate::Unlimited)] } else { Vec::new() },
             hold: Span(Duration::from_micros(hold)),
             timeout: Span(Duration::from_micros(timeout)),
         }
@@ -654,4 +655,26 @@ fn an_expected_answer_needs_a_step_and_a_form() {
     for bad in ["x", "= ok", "x =", "x y = 1", "x = 1 2"] {
         assert!(problem(bad).contains("is no answer: write a step's label"), "{bad}");
     }
+}
+
+#[test]
+fn stages_say_alone_and_to_the_last_connect_how_fast_they_begin() {
+    let load = |text: &str| problems(&format!("[load]\n{text}\n"));
+    for (text, says) in [
+        ("rate = \"5k/s\"\nstages = [\"rest at 1k/s\"]", "both say how fast connects begin"),
+        ("stages = []", "names no stage"),
+        ("stages = [\"10k\"]", "'10k' is no stage"),
+        ("stages = [\"rest at 1k/s\", \"pause 1s\"]", "leaves nothing for the stages after it"),
+        ("stages = [\"1k at 1k/s\"]", "the stages may not begin them all"),
+        ("stages = [\"1k at 1k/s\", \"pause 1s\"]", "nothing begins after it"),
+        ("connections = 5\nstages = [\"4 at 1k/s\"]", "begin 4 connects, load.connections asks for 5"),
+        ("connections = 5\nstages = [\"6 at 1k/s\", \"rest at 1k/s\"]", "begin 6 connects"),
+        ("connections = 5\nstages = [\"5 at 1k/s\", \"rest at 1k/s\"]", "has nothing left to begin"),
+    ] {
+        let told = load(text);
+        assert!(told.contains(says) && told.contains("plan.toml:"), "{text}: {told}");
+    }
+    let good = |text: &str| plan(&format!("[load]\n{text}\n"));
+    good("connections = 5\nstages = [\"4 at 1k/s\", \"pause 1s\", \"rest at unlimited\"]");
+    good("rate = \"unlimited\"\nstages = [\"4 at 1k/s\", \"rest at 1k/s\"]");
 }

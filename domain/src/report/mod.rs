@@ -3,9 +3,11 @@
 mod compare;
 mod model;
 mod record;
+mod shape;
 #[cfg(test)]
 mod tests;
 
 pub use compare::{CaseDifference, Comparison, Difference, compare};
 pub use model::{CaseReport, Cohort, Ends, Report, ScriptReport, report_schema};
 pub use record::RunRecord;
+pub use shape::ShapeReport;

@@ -146,6 +146,9 @@ pub struct Connect {
     pub window: u32,
     /// Connects begun per second over all lanes, evenly spaced; `None` is as fast as it goes.
     pub rate: Option<f64>,
+    /// In place of the rate, where there are any: when each connect over all lanes is due.
+    #[serde(default)]
+    pub stretches: Vec<Stretch>,
     /// How long a flow may take from `connect` to its answer before it has failed.
     pub timeout_micros: u64,
     /// Whether to try one connect more per block at the plateau, to hear the kernel refuse it.
@@ -153,6 +156,17 @@ pub struct Connect {
     /// Whether a flow is established once its token came back; else, once its handshake is over.
     #[serde(default = "yes")]
     pub answered: bool,
+}
+
+/// A stretch of a ramp's timetable: so many connects, evenly spaced over so long; none is a pause, and
+/// those of no time are all due at once. The first stretch begins at Go, each when the one before it
+/// was to be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// How many connects.
+    pub connects: u64,
+    /// Over how long, in microseconds.
+    pub micros: u64,
 }
 
 /// The flows that one lane opens, in this order.

@@ -9,6 +9,7 @@ use super::placed::{Placed, PlacedStep, steps_on};
 use super::queue::{accepted, answered_in_time, rooms, within};
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
+use super::stretch::{share, stretches};
 use crate::capacity::facts::{BoundSocket, HostFacts};
 use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
 use crate::id::AgentName;
@@ -156,6 +157,8 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
     let unanswered = accept_queue.min(answered_in_time(accept, setup.load.timeout));
     let window = (unanswered / total_connectors.max(1)).clamp(1, WIDEST_WINDOW) as u32;
 
+    let timetable = stretches(&setup.load.stages, target);
+
     let mut assignments = Vec::new();
     let mut at = 0;
     for (server, listeners) in servers.iter().zip(listeners) {
@@ -208,6 +211,7 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
                     }
                     Rate::PerSecond(_) | Rate::Unlimited => None,
                 },
+                stretches: share(&timetable, flows, target),
                 timeout_micros: setup.load.timeout.0.as_micros() as u64,
                 beyond: prediction.bound_by == Limit::FourTuples,
                 answered: setup.load.answered,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tuplelab_domain::plan::Accept;
 use tuplelab_domain::schedule::{
     Assignment, BlockPorts, CensusFilter, Connect, ConnectLane, FlowBlock, Listener, Role, Serve, ServeLane,
-    Turn, Work,
+    Stretch, Turn, Work,
 };
 use tuplelab_domain::sysctl::{Sysctl, Sysctls};
 
@@ -159,6 +159,11 @@ impl From<&Connect> for v1::Connect {
             timeout_micros: connect.timeout_micros,
             beyond: connect.beyond,
             answered: Some(connect.answered),
+            stretches: connect
+                .stretches
+                .iter()
+                .map(|s| v1::Stretch { connects: s.connects, micros: s.micros })
+                .collect(),
         }
     }
 }
@@ -184,6 +189,11 @@ impl TryFrom<v1::Connect> for Connect {
             timeout_micros: message.timeout_micros,
             beyond: message.beyond,
             answered: message.answered.unwrap_or(true),
+            stretches: message
+                .stretches
+                .iter()
+                .map(|s| Stretch { connects: s.connects, micros: s.micros })
+                .collect(),
         })
     }
 }

@@ -120,10 +120,12 @@ pub fn serve() -> impl Strategy<Value = Serve> {
 
 pub fn connect() -> impl Strategy<Value = Connect> {
     let lane = vec(flow_block(), 0..4).prop_map(|blocks| ConnectLane { blocks });
-    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool)>(), option::of(1e-9f64..1e9)).prop_map(
-        |(lanes, numbers, rate)| {
+    let stretch = any::<(u64, u64)>().prop_map(|(connects, micros)| Stretch { connects, micros });
+    let rate = option::of(1e-9f64..1e9);
+    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool)>(), rate, vec(stretch, 0..4)).prop_map(
+        |(lanes, numbers, rate, stretches)| {
             let (connectors, window, timeout_micros, beyond, answered) = numbers;
-            Connect { lanes, connectors, window, rate, timeout_micros, beyond, answered }
+            Connect { lanes, connectors, window, rate, stretches, timeout_micros, beyond, answered }
         },
     )
 }

@@ -1,0 +1,87 @@
+//! Whether the shape of a load goes together with the rest of it.
+
+use super::file::Body;
+use super::model::{Connections, Setup};
+use super::problem::PlanProblem;
+use super::stage::Stage;
+use crate::units::{Rate, thousands};
+use std::ops::Range;
+
+/// Where the values stand that have to go together.
+pub(super) struct Shapes {
+    stages: Option<Range<usize>>,
+}
+
+impl Shapes {
+    pub(super) fn of(body: &Body) -> Self {
+        Self { stages: body.load.stages.place() }
+    }
+
+    /// What does not go together in this setup.
+    pub(super) fn problems(self, setup: &Setup) -> Vec<PlanProblem> {
+        let mut problems = Vec::new();
+        self.stages(setup, &mut problems);
+        problems
+    }
+
+    fn stages(&self, setup: &Setup, problems: &mut Vec<PlanProblem>) {
+        let Some(place) = self.stages.clone() else { return };
+        let mut problem = |what: String, remedy: &str| {
+            problems.push(PlanProblem::at(place.clone(), what).remedy(remedy));
+        };
+        let stages = &setup.load.stages;
+        if setup.load.rate != Rate::Unlimited {
+            let what = format!(
+                "load.stages and load.rate = \"{}\" both say how fast connects begin",
+                setup.load.rate
+            );
+            problem(what, "leave one of them out; a case undoes the base's by load.rate = \"unlimited\"");
+        }
+        let Some((last, before)) = stages.split_last() else { return };
+        if let Some(rest) = before.iter().find(|stage| matches!(stage, Stage::Rest(_))) {
+            problem(
+                format!("\"{rest}\" leaves nothing for the stages after it"),
+                "write it as the last stage",
+            );
+            return;
+        }
+        match (last, setup.load.connections) {
+            (Stage::Pause(_), _) => {
+                let what = format!("\"{last}\" is the last stage, and nothing begins after it");
+                problem(what, "leave it out; load.hold says how long all connections are held");
+            }
+            (Stage::Connects(..), Connections::Max) => {
+                let what = "load.connections = \"max\" says no number, so the stages may not begin them all";
+                problem(what.into(), "write a last stage \"rest at unlimited\", or a number of connections");
+            }
+            (_, Connections::Exactly(asked)) => {
+                let sum = stages.iter().filter_map(|s| s.connects()).fold(0, u64::saturating_add);
+                let rest = matches!(last, Stage::Rest(_));
+                if sum > asked || (sum < asked && !rest) {
+                    let what = format!(
+                        "the stages begin {} connects, load.connections asks for {}",
+                        thousands(sum),
+                        thousands(asked)
+                    );
+                    problem(what, "make the numbers equal, or end with \"rest at ..\"");
+                } else if sum == asked && rest {
+                    let what = format!("\"{last}\" has nothing left to begin");
+                    problem(what, "leave it out, or lower the numbers before it");
+                }
+            }
+            (Stage::Rest(_), Connections::Max) => {}
+        }
+    }
+}
+
+/// Whether these are stages at all.
+pub(super) fn are_stages(stages: &[Stage]) -> Result<(), String> {
+    match stages.len() {
+        0 => Err("load.stages names no stage: write at least one, as in \"rest at 5k/s\"".into()),
+        1..=MOST_STAGES => Ok(()),
+        more => Err(format!("load.stages has {more} stages; at most {MOST_STAGES} are kept")),
+    }
+}
+
+/// A connect's stage is looked up among all; more is no shape that a person would write.
+const MOST_STAGES: usize = 100;
