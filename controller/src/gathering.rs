@@ -115,7 +115,7 @@ impl Gathering {
     /// Established flows of the clients so far, and failed ones.
     pub fn progress(&self) -> (u64, u64) {
         let clients = || self.ends.values().filter(|end| end.role == Role::Client);
-        let established = clients().map(|end| end.counters.established).sum();
+        let established = clients().map(|end| end.counters.standing()).sum();
         let failed = clients().map(|end| end.counters.failures.total()).sum();
         (established, failed)
     }

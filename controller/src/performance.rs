@@ -57,7 +57,9 @@ impl Performance {
                     // Twice the time, as for a rate.
                     let staged = span(&stretches(&load.stages, placed.target)) * 2;
                     let ramp = ramp_time(placed.target, &[load.rate, answers]) + staged;
-                    Course::Load { ramp, hold: load.hold.0 }
+                    // What is begun last has its time, and the agents some to say so.
+                    let rest = load.churn.map(|_| load.timeout.0 + Duration::from_secs(15));
+                    Course::Load { ramp, hold: load.hold.0, rest }
                 } else {
                     let turn =
                         |step: &PlacedStep| Turn { agent: step.agent.clone(), time: step.action.time() };
@@ -121,6 +123,7 @@ impl Performance {
                 }
                 Some(RunEvent::Plateau { agent })
             }
+            Some(Body::Resting(_)) => Some(RunEvent::Resting { agent }),
             Some(Body::Counted(counted)) => {
                 gathering.counted(
                     &agent,

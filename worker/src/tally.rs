@@ -16,6 +16,9 @@ pub(crate) struct Tally {
     held: AtomicU64,
     late: AtomicU64,
     strangers: AtomicU64,
+    closed: AtomicU64,
+    /// One more than were established in the ramp, once it is over; 0 before.
+    ramped: AtomicU64,
     /// Moments on the worker's clock; 0 is none.
     first: AtomicU64,
     last: AtomicU64,
@@ -49,9 +52,25 @@ impl Tally {
         self.held.store(self.held.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
+    /// A held one was closed: to be replaced, or because the other end had closed it.
+    pub fn closed_one(&self) {
+        add(&self.closed, 1);
+        self.let_go();
+    }
+
+    /// What is established from now on takes the place of closed ones.
+    pub fn ramp_over(&self) {
+        self.ramped.store(self.established.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     /// A paced connect began too late.
     pub fn late(&self) {
-        add(&self.late, 1);
+        self.late_by(1);
+    }
+
+    /// So many began too late, or would have and were left out.
+    pub fn late_by(&self, count: u64) {
+        add(&self.late, count);
     }
 
     /// A connection without this trial's token was dropped.
@@ -86,6 +105,11 @@ impl Tally {
             held: read(&self.held),
             late: read(&self.late),
             strangers: read(&self.strangers),
+            closed: read(&self.closed),
+            churned: match read(&self.ramped) {
+                0 => 0,
+                ramped => read(&self.established).saturating_sub(ramped - 1),
+            },
             failures,
         }
     }

@@ -31,6 +31,8 @@ enum Role {
         clients: Arc<Clients>,
         /// For each lane that is done, which of its blocks are complete.
         complete: Vec<Vec<bool>>,
+        /// Lanes whose held connections are at rest after they moved.
+        rested: usize,
         /// Lanes that are still trying one connect more.
         probing: usize,
         beyond: Option<Beyond>,
@@ -42,6 +44,8 @@ enum Role {
 pub(crate) enum Progress {
     StillOpening,
     Plateau,
+    /// Nothing that moved is under way any more.
+    Resting,
 }
 
 struct ServeTask(Arc<Servers>);
@@ -90,7 +94,7 @@ impl Trial {
                 lane.turns.iter().filter_map(|turn| of_turn(turn.listener)).collect()
             })
             .collect();
-        let turns = ListenerTurns::new(work.listeners.len(), &work.lanes);
+        let turns = ListenerTurns::new(work.listeners.len(), &work.lanes, work.watch.is_some());
         let servers = Arc::new(Servers { token, gate: Gate::of(work.accept), work, turns });
         let mut trial = Self::idle(Role::Server(Arc::clone(&servers)));
         trial.start_lanes(kept, || ServeTask(Arc::clone(&servers)), events)?;
@@ -109,7 +113,8 @@ impl Trial {
             work,
         });
         let complete = vec![Vec::new(); lanes];
-        let role = Role::Client { clients: Arc::clone(&clients), complete, probing: 0, beyond: None };
+        let role =
+            Role::Client { clients: Arc::clone(&clients), complete, rested: 0, probing: 0, beyond: None };
         let mut trial = Self::idle(role);
         trial.start_lanes(vec![Vec::new(); lanes], || ConnectTask(Arc::clone(&clients)), events)?;
         Ok(trial)
@@ -162,6 +167,28 @@ impl Trial {
         }
     }
 
+    /// Held connections move from this moment on, where the work says how.
+    pub fn moves(&self, at: Nanos) {
+        if let Role::Client { .. } = self.role {
+            self.signals.set_moves(at);
+            self.call_all();
+        }
+    }
+
+    /// They rest; `Progress::Resting` is when all do.
+    pub fn rest(&self) -> Progress {
+        self.signals.rest();
+        self.call_all();
+        self.resting()
+    }
+
+    fn resting(&self) -> Progress {
+        match &self.role {
+            Role::Client { rested, .. } if *rested < self.lanes.len() => Progress::StillOpening,
+            Role::Client { .. } | Role::Server(_) => Progress::Resting,
+        }
+    }
+
     fn call_all(&self) {
         self.lanes.iter().for_each(Lane::call);
     }
@@ -188,6 +215,10 @@ impl Trial {
                 self.call(Some(next));
                 return Ok(self.after_opening());
             }
+            (Notice::Rested, Role::Client { rested, .. }) => {
+                *rested += 1;
+                return Ok(self.resting());
+            }
             (Notice::Probed(more), Role::Client { probing, beyond, .. }) => {
                 *probing = probing.saturating_sub(1);
                 let sum = beyond.get_or_insert(Beyond { tried: 0, refused: Vec::new() });
@@ -203,7 +234,7 @@ impl Trial {
                 }
             }
             (Notice::Passed(_), Role::Client { .. })
-            | (Notice::Done { .. } | Notice::Probed(_), Role::Server(_)) => {}
+            | (Notice::Done { .. } | Notice::Probed(_) | Notice::Rested, Role::Server(_)) => {}
         }
         Ok(Progress::StillOpening)
     }
@@ -211,7 +242,7 @@ impl Trial {
     /// Once every lane is done: asks for one connect more where the order wants it, else there is
     /// the plateau. Only now, because what one lane lacks another may still hold back.
     pub fn after_opening(&mut self) -> Progress {
-        let Role::Client { clients, complete, probing, beyond } = &mut self.role else {
+        let Role::Client { clients, complete, probing, beyond, .. } = &mut self.role else {
             return Progress::StillOpening;
         };
         if clients.turns.done() < self.lanes.len() {

@@ -127,7 +127,8 @@ async fn put_end(
     end: &End,
 ) -> Result<(), Fault> {
     let (agent, role) = (end.agent.as_str(), end.role.name());
-    let Counters { attempted, established, held, late, strangers, failures } = &end.counters;
+    let Counters { attempted, established, held, late, strangers, closed, churned, failures } = &end.counters;
+    let (closed, churned) = (to_int(*closed), to_int(*churned));
     let (attempted, established) = (to_int(*attempted), to_int(*established));
     let (held, late, strangers) = (to_int(*held), to_int(*late), to_int(*strangers));
     let (first, last) = (end.first_micros.map(to_int), end.last_micros.map(to_int));
@@ -139,8 +140,8 @@ async fn put_end(
     let id = query!(
         "INSERT INTO trial_end (run, case_index, trial_index, position, agent, role, attempted, established, held,
              late, strangers, first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes, beyond_tried,
-             read_before, read_after, samples_missing)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+             read_before, read_after, samples_missing, closed, churned)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
         run.0,
         trial.case,
         trial.trial,
@@ -160,7 +161,9 @@ async fn put_end(
         tried,
         read_before,
         read_after,
-        missing
+        missing,
+        closed,
+        churned
     )
     .execute(&mut *tx)
     .await?
@@ -293,6 +296,8 @@ async fn ends(
                 held: from_int(row.held),
                 late: from_int(row.late),
                 strangers: from_int(row.strangers),
+                closed: from_int(row.closed),
+                churned: from_int(row.churned),
                 failures: load,
             },
             census: census(tx, row.id).await?,

@@ -69,9 +69,21 @@ impl TrialEvidence {
         self.ends.iter().filter(move |end| end.role == role)
     }
 
-    /// The application's count of established flows at one end.
+    /// The application's count of established flows at one end, without those that were closed again.
     pub fn established(&self, role: Role) -> u64 {
-        self.ends_of(role).map(|end| end.counters.established).sum()
+        self.ends_of(role).map(|end| end.counters.standing()).sum()
+    }
+
+    /// Flows that the clients established in the ramp.
+    fn ramped(&self) -> u64 {
+        let of = |end: &End| end.counters.established.saturating_sub(end.counters.churned);
+        self.ends_of(Role::Client).map(of).sum()
+    }
+
+    /// Whether connections were replaced while they were held: then what a worker used in all is no
+    /// cost of opening and holding them.
+    fn moved(&self) -> bool {
+        self.ends.iter().any(|end| end.counters.closed > 0)
     }
 
     /// The kernel's count at one end; `None` unless every host of that end was counted.
@@ -144,11 +156,15 @@ impl TrialEvidence {
         let first = self.ends_of(Role::Client).filter_map(|end| end.first_micros).min()?;
         let last = self.ends_of(Role::Client).filter_map(|end| end.last_micros).max()?;
         let micros = last.checked_sub(first).filter(|micros| *micros > 0)?;
-        Some(self.established(Role::Client) as f64 / (micros as f64 / 1e6))
+        Some(self.ramped() as f64 / (micros as f64 / 1e6))
     }
 
-    /// CPU time of all workers for one established pair, in microseconds.
+    /// CPU time of all workers for one established pair, in microseconds; `None` where it was spent on
+    /// other things, too.
     pub fn cpu_micros_per_pair(&self) -> Option<f64> {
+        if self.moved() {
+            return None;
+        }
         let pairs = self.established(Role::Client);
         let cpu: u64 = self.ends.iter().map(|end| end.cpu_micros).sum::<Option<u64>>()?;
         (pairs > 0).then(|| cpu as f64 / pairs as f64)

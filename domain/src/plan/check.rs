@@ -2,6 +2,7 @@
 
 use super::accept::Accept;
 use super::accepting::Places;
+use super::close::Close;
 use super::file::{Body, ExpectText, PlanFile};
 use super::given::Given;
 use super::model::{
@@ -226,6 +227,14 @@ impl Checker {
             labels: self.value(body.clients.labels, BTreeMap::new(), printable_labels),
             sysctls: self.sysctls(body.clients.sysctls),
         };
+        let churn = body.load.churn.place().map(|_| {
+            self.value(body.load.churn, Rate::PerSecond(1), |rate| match rate {
+                Rate::Unlimited => {
+                    Err("load.churn = \"unlimited\" is no rate: write one, as in \"1k/s\"".into())
+                }
+                Rate::PerSecond(_) => Ok(()),
+            })
+        });
         let excess = self.excess(body.load.excess, &body.load.connections);
         let load =
             Load {
@@ -242,6 +251,8 @@ impl Checker {
                 answered: self.value(body.load.answered, true, |_| Ok(())),
                 rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
                 stages: self.value(body.load.stages, Vec::new(), |stages| are_stages(stages)),
+                churn,
+                close: self.value(body.load.close, Close::Rst, |_| Ok(())),
                 hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
                 timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {
                     if timeout.0.is_zero() {

@@ -5,6 +5,7 @@
 
 use super::accept::Accept;
 use super::cases::{listed_cases, put};
+use super::close::Close;
 use super::depth::too_deep;
 use super::given::Given;
 use super::model::{AnswerIs, Connections, Family, Labels, SourcePorts};
@@ -170,6 +171,12 @@ pub(super) struct LoadText {
     /// The ramp in place of a rate, stage by stage: "10k at 1k/s", "pause 5s", "rest at unlimited".
     #[schemars(with = "Option<Vec<Stage>>")]
     pub(super) stages: Given<Vec<Stage>>,
+    /// Connections replaced per second over all clients while they are held: "1k/s" (default none).
+    #[schemars(with = "Option<Rate>")]
+    pub(super) churn: Given<Rate>,
+    /// How a connection that is replaced is closed: "rst" (default) or "fin".
+    #[schemars(with = "Option<Close>")]
+    pub(super) close: Given<Close>,
     /// How long the connections are held once the last is up (default "1s").
     #[schemars(with = "Option<Span>")]
     pub(super) hold: Given<Span>,

@@ -4,6 +4,7 @@ mod accept;
 mod accepting;
 mod cases;
 mod check;
+mod close;
 mod depth;
 mod file;
 mod given;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use accept::Accept;
 pub use check::check;
+pub use close::Close;
 pub use file::PlanFile;
 pub use model::{
     AnswerIs, Case, Clients, Connections, Expectation, Family, Labels, Load, Plan, Servers, Setup,

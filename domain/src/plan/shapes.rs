@@ -1,7 +1,9 @@
 //! Whether the shape of a load goes together with the rest of it.
 
+use super::accept::Accept;
+use super::close::Close;
 use super::file::Body;
-use super::model::{Connections, Setup};
+use super::model::{Connections, Setup, SourcePorts};
 use super::problem::PlanProblem;
 use super::stage::Stage;
 use crate::units::{Rate, thousands};
@@ -10,18 +12,73 @@ use std::ops::Range;
 /// Where the values stand that have to go together.
 pub(super) struct Shapes {
     stages: Option<Range<usize>>,
+    churn: Option<Range<usize>>,
+    close: Option<Range<usize>>,
 }
 
 impl Shapes {
     pub(super) fn of(body: &Body) -> Self {
-        Self { stages: body.load.stages.place() }
+        let load = &body.load;
+        Self { stages: load.stages.place(), churn: load.churn.place(), close: load.close.place() }
     }
 
     /// What does not go together in this setup.
     pub(super) fn problems(self, setup: &Setup) -> Vec<PlanProblem> {
         let mut problems = Vec::new();
         self.stages(setup, &mut problems);
+        self.churn(setup, &mut problems);
         problems
+    }
+
+    fn churn(&self, setup: &Setup, problems: &mut Vec<PlanProblem>) {
+        let load = &setup.load;
+        let mut problem = |place: &Option<Range<usize>>, what: String, remedy: &str| {
+            problems.push(PlanProblem { place: place.clone(), what, remedy: Some(remedy.into()) });
+        };
+        let Some(Rate::PerSecond(rate)) = load.churn else {
+            if load.close != Close::default() {
+                let what =
+                    format!("load.close = \"{}\" says how churn closes, and there is none", load.close);
+                problem(&self.close, what, "write load.churn = \"1k/s\" too, or leave load.close out");
+            }
+            return;
+        };
+        if load.hold.0.is_zero() {
+            let what = "with load.hold = 0s there is no time for load.churn";
+            problem(&self.churn, what.into(), "write how long it goes on, as in load.hold = \"5s\"");
+        }
+        if setup.servers.accept != Accept::All {
+            let what = format!("load.churn needs servers that accept all, not \"{}\"", setup.servers.accept);
+            problem(&self.churn, what, "leave servers.accept out");
+        }
+        let Connections::Exactly(asked) = load.connections else {
+            let what =
+                "load.churn needs room beside the held connections, load.connections = \"max\" leaves none";
+            problem(&self.churn, what.into(), "write a number of connections below what the ports allow");
+            return;
+        };
+        let SourcePorts::Explicit(ports) = &setup.clients.source_ports else { return };
+        let Setup { servers, clients, .. } = setup;
+        let pairs = [clients.hosts, clients.addresses, servers.hosts, servers.addresses, servers.ports.len()]
+            .into_iter()
+            .fold(1u64, |pairs, more| pairs.saturating_mul(more.into()));
+        let tuples = pairs.saturating_mul(ports.len().into());
+        let needed = asked.saturating_add(load.close.resting(rate as f64, load.hold.0));
+        if load.close == Close::Fin && needed > tuples {
+            let what = format!(
+                "load.close = \"fin\" leaves ports in TIME_WAIT for a minute: {} connections and {} closed ones need {} four-tuples, the plan's ports give {}",
+                thousands(asked),
+                thousands(needed - asked),
+                thousands(needed),
+                thousands(tuples)
+            );
+            let place = if self.close.is_some() { &self.close } else { &self.churn };
+            problem(
+                place,
+                what,
+                "ask for fewer connections, a lower churn or a shorter hold, or more ports or addresses",
+            );
+        }
     }
 
     fn stages(&self, setup: &Setup, problems: &mut Vec<PlanProblem>) {

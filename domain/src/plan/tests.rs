@@ -422,7 +422,7 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 36, "{keys:?}");
+    assert_eq!(keys.len(), 38, "{keys:?}");
     for key in keys {
         let text = match key.strip_prefix("expect.") {
             Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
@@ -515,6 +515,8 @@ prop_compose! {
             answered,
             rate: rate.map_or(Rate::Unlimited, Rate::PerSecond),
             stages: if rate.is_none() && v6 { vec![crate::plan::Stage::Rest(Rate::Unlimited)] } else { Vec::new() },
+            churn: count.filter(|count| *count < 100 && v6 && hold > 0).map(Rate::PerSecond),
+            close: crate::plan::Close::Rst,
             hold: Span(Duration::from_micros(hold)),
             timeout: Span(Duration::from_micros(timeout)),
         }
@@ -677,4 +679,28 @@ fn stages_say_alone_and_to_the_last_connect_how_fast_they_begin() {
     let good = |text: &str| plan(&format!("[load]\n{text}\n"));
     good("connections = 5\nstages = [\"4 at 1k/s\", \"pause 1s\", \"rest at unlimited\"]");
     good("rate = \"unlimited\"\nstages = [\"4 at 1k/s\", \"rest at 1k/s\"]");
+}
+
+#[test]
+fn churn_needs_room_and_the_time_of_a_hold() {
+    let load = |text: &str| problems(&format!("[load]\n{text}\n"));
+    for (text, says) in [
+        ("churn = \"unlimited\"\nconnections = 9", "is no rate"),
+        ("churn = \"1k/s\"", "\"max\" leaves none"),
+        ("close = \"fin\"", "says how churn closes, and there is none"),
+        ("churn = \"1k/s\"\nconnections = 9\nhold = \"0s\"", "no time for load.churn"),
+        (
+            "churn = \"1k/s\"\nconnections = 9\nanswered = false\n[servers]\naccept = \"until 5\"",
+            "servers that accept all",
+        ),
+        (
+            "churn = \"1k/s\"\nclose = \"fin\"\nconnections = \"60k\"\nhold = \"5s\"",
+            "60,000 connections and 5,000 closed ones need 65,000 four-tuples, the plan's ports give 64,512",
+        ),
+    ] {
+        let told = load(text);
+        assert!(told.contains(says) && told.contains("plan.toml:"), "{text}: {told}");
+    }
+    plan("[load]\nchurn = \"1k/s\"\nclose = \"fin\"\nconnections = \"60k\"\nhold = \"4500ms\"\n");
+    plan("[load]\nchurn = \"1k/s\"\nconnections = \"60k\"\n");
 }

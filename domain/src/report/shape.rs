@@ -1,10 +1,13 @@
 //! What became of a load that is more than a ramp and a hold.
 
 use crate::evidence::TrialEvidence;
-use crate::plan::Load;
+use crate::plan::{Close, Load};
+use crate::sample::TcpState;
 use crate::schedule::Role;
+use crate::units::{Rate, thousands};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The shape of a load beyond "as fast as it goes, then hold".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -12,8 +15,32 @@ pub struct ShapeReport {
     /// The ramp's stages, as the plan writes them; empty where it has none.
     #[serde(default)]
     pub stages: Vec<String>,
-    /// Connects that began more than one interval after they were due.
+    /// Connects that began more than one interval after they were due, and replacements that did, or
+    /// that were left out because their moment had passed.
     pub late: u64,
+    /// What became of connections that were replaced while they were held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub churn: Option<ChurnReport>,
+}
+
+/// Connections that were replaced while they were held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChurnReport {
+    /// How many a second, as the plan writes it.
+    pub rate: String,
+    /// How they were closed: `rst`, `fin`.
+    pub close: String,
+    /// Closed by the clients.
+    pub closed: u64,
+    /// Established in the place of those.
+    pub opened: u64,
+    /// Let go by the servers, because the clients had closed them.
+    pub let_go: u64,
+    /// The clients' sockets in TIME_WAIT when the kernels were asked (sock_diag); absent where one was
+    /// not asked.
+    pub time_wait: Option<u64>,
+    /// All that were in TIME_WAIT in each host's network namespace then (sockstat), by host.
+    pub time_wait_of_host: BTreeMap<String, u64>,
 }
 
 impl ShapeReport {
@@ -21,16 +48,46 @@ impl ShapeReport {
     pub(super) fn new(trial: &TrialEvidence, load: &Load) -> Option<Self> {
         let stages: Vec<String> = load.stages.iter().map(ToString::to_string).collect();
         let late = trial.ends_of(Role::Client).map(|end| end.counters.late).sum();
-        (!stages.is_empty()).then_some(Self { stages, late })
+        let churn = load.churn.map(|rate| churn(trial, rate, load.close));
+        (!stages.is_empty() || churn.is_some()).then_some(Self { stages, late, churn })
     }
 
     /// What a person reads of it, a line each.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if !self.stages.is_empty() {
-            let late = crate::units::thousands(self.late);
-            lines.push(format!("stages: {}; {late} connects began late", self.stages.join(", ")));
+            lines.push(format!("stages: {}", self.stages.join(", ")));
         }
+        if let Some(churn) = &self.churn {
+            let waiting = churn.time_wait.map_or_else(|| "an unknown number".into(), thousands);
+            lines.push(format!(
+                "churn {} by {}: {} closed, {} opened in their place, {} let go by servers; {waiting} in TIME_WAIT at the end",
+                churn.rate,
+                churn.close,
+                thousands(churn.closed),
+                thousands(churn.opened),
+                thousands(churn.let_go)
+            ));
+        }
+        lines.push(format!("{} connects began late or not at all", thousands(self.late)));
         lines
+    }
+}
+
+fn churn(trial: &TrialEvidence, rate: Rate, close: Close) -> ChurnReport {
+    let waiting = trial.ends_of(Role::Client).map(|end| {
+        end.census.as_ref().map(|census| census.states.get(&TcpState::TimeWait).copied().unwrap_or(0))
+    });
+    let of_host = |end: &crate::evidence::End| {
+        Some((end.agent.to_string(), end.after.as_ref()?.get("sockstat.TCP.tw")?))
+    };
+    ChurnReport {
+        rate: rate.to_string(),
+        close: close.to_string(),
+        closed: trial.ends_of(Role::Client).map(|end| end.counters.closed).sum(),
+        opened: trial.ends_of(Role::Client).map(|end| end.counters.churned).sum(),
+        let_go: trial.ends_of(Role::Server).map(|end| end.counters.closed).sum(),
+        time_wait: waiting.sum(),
+        time_wait_of_host: trial.ends.iter().filter_map(of_host).collect(),
     }
 }

@@ -19,11 +19,23 @@ pub struct Counters {
     pub late: u64,
     /// Server: connections dropped because they sent no token, or not this trial's.
     pub strangers: u64,
+    /// Established flows that were closed before the end: by a client, to open another in the place;
+    /// by a server, because its client had closed. They are no longer held.
+    #[serde(default)]
+    pub closed: u64,
+    /// Client: flows established in the place of closed ones. They are among the established, too.
+    #[serde(default)]
+    pub churned: u64,
     /// What failed, by call and error.
     pub failures: Failures,
 }
 
 impl Counters {
+    /// Flows that were established and not closed again: what churn leaves standing.
+    pub fn standing(&self) -> u64 {
+        self.established.saturating_sub(self.closed)
+    }
+
     /// Adds another worker's (or lane's) counters to these.
     pub fn merge(&mut self, other: &Self) {
         self.attempted += other.attempted;
@@ -31,6 +43,8 @@ impl Counters {
         self.held += other.held;
         self.late += other.late;
         self.strangers += other.strangers;
+        self.closed += other.closed;
+        self.churned += other.churned;
         self.failures.merge(&other.failures);
     }
 }

@@ -16,6 +16,8 @@ impl From<&Counters> for v1::Counters {
             late: counters.late,
             strangers: counters.strangers,
             failures: counters.failures.iter().map(failure_count).collect(),
+            closed: counters.closed,
+            churned: counters.churned,
         }
     }
 }
@@ -35,6 +37,8 @@ impl TryFrom<v1::Counters> for Counters {
             held: message.held,
             late: message.late,
             strangers: message.strangers,
+            closed: message.closed,
+            churned: message.churned,
             failures,
         })
     }

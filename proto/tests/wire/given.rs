@@ -7,7 +7,7 @@ use proptest::sample::select;
 use std::net::{IpAddr, SocketAddr};
 use tuplelab_domain::capacity::facts::{BoundSocket, Conntrack, HostFacts, OpenFiles};
 use tuplelab_domain::id::AgentName;
-use tuplelab_domain::plan::Accept;
+use tuplelab_domain::plan::{Accept, Close};
 use tuplelab_domain::ports::PortSet;
 use tuplelab_domain::sample::*;
 use tuplelab_domain::schedule::*;
@@ -109,11 +109,9 @@ pub fn serve() -> impl Strategy<Value = Serve> {
         let turn =
             (0..listeners.len() as u32, any::<u32>()).prop_map(|(listener, quota)| Turn { listener, quota });
         let lane = vec(turn, 0..4).prop_map(|turns| ServeLane { turns });
-        (vec(lane, 0..4), accept(), any::<bool>()).prop_map(move |(lanes, accept, answered)| Serve {
-            listeners: listeners.clone(),
-            lanes,
-            accept,
-            answered,
+        let watch = option::of(any::<u32>());
+        (vec(lane, 0..4), accept(), any::<bool>(), watch).prop_map(move |(lanes, accept, answered, watch)| {
+            Serve { listeners: listeners.clone(), lanes, accept, answered, watch }
         })
     })
 }
@@ -122,26 +120,35 @@ pub fn connect() -> impl Strategy<Value = Connect> {
     let lane = vec(flow_block(), 0..4).prop_map(|blocks| ConnectLane { blocks });
     let stretch = any::<(u64, u64)>().prop_map(|(connects, micros)| Stretch { connects, micros });
     let rate = option::of(1e-9f64..1e9);
-    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool)>(), rate, vec(stretch, 0..4)).prop_map(
-        |(lanes, numbers, rate, stretches)| {
+    let close = select(vec![Close::Rst, Close::Fin]);
+    let churn = (1e-9f64..1e9, close, any::<u32>());
+    let churn = option::of(churn.prop_map(|(rate, close, window)| Churn { rate, close, window }));
+    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool)>(), rate, vec(stretch, 0..4), churn).prop_map(
+        |(lanes, numbers, rate, stretches, churn)| {
             let (connectors, window, timeout_micros, beyond, answered) = numbers;
-            Connect { lanes, connectors, window, rate, stretches, timeout_micros, beyond, answered }
+            Connect { lanes, connectors, window, rate, stretches, timeout_micros, beyond, answered, churn }
         },
     )
 }
 
 pub fn flow_block() -> impl Strategy<Value = FlowBlock> {
-    let ranges = vec((1u16.., 0u16..600), 0..4);
-    let ports = prop_oneof![
-        ranges.prop_map(|ranges| BlockPorts::Explicit(
+    let ranges = || {
+        vec((1u16.., 0u16..600), 0..4).prop_map(|ranges| {
             ranges.iter().fold(PortSet::empty(), |set, (low, more)| {
                 set.union(&PortSet::range(*low, low.saturating_add(*more)))
             })
-        )),
-        any::<u32>().prop_map(BlockPorts::Kernel),
-    ];
-    (0..=u64::MAX - u64::from(u32::MAX), any::<IpAddr>(), endpoint(), ports).prop_map(
-        |(first_flow, source, destination, ports)| FlowBlock { first_flow, source, destination, ports },
+        })
+    };
+    let ports =
+        prop_oneof![ranges().prop_map(BlockPorts::Explicit), any::<u32>().prop_map(BlockPorts::Kernel),];
+    (0..=u64::MAX - u64::from(u32::MAX), any::<IpAddr>(), endpoint(), ports, ranges()).prop_map(
+        |(first_flow, source, destination, ports, spare)| FlowBlock {
+            first_flow,
+            source,
+            destination,
+            ports,
+            spare,
+        },
     )
 }
 
@@ -153,11 +160,11 @@ fn failures() -> impl Strategy<Value = Vec<(Failure, u64)>> {
 }
 
 pub fn counters() -> impl Strategy<Value = Counters> {
-    (any::<(u64, u64, u64, u64, u64)>(), failures()).prop_map(|(numbers, list)| {
-        let (attempted, established, held, late, strangers) = numbers;
+    (any::<(u64, u64, u64, u64, u64, u64, u64)>(), failures()).prop_map(|(numbers, list)| {
+        let (attempted, established, held, late, strangers, closed, churned) = numbers;
         let mut failures = Failures::default();
         list.into_iter().for_each(|(failure, count)| failures.add(failure.call, failure.error, count));
-        Counters { attempted, established, held, late, strangers, failures }
+        Counters { attempted, established, held, late, strangers, closed, churned, failures }
     })
 }
 
