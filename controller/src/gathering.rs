@@ -33,6 +33,7 @@ impl Gathering {
                 pss_ready_bytes: None,
                 pss_bytes: None,
                 beyond: None,
+                round_trips: None,
                 before: None,
                 after: None,
                 samples_missing: 0,
@@ -105,6 +106,7 @@ impl Gathering {
         end.census = census;
         end.after = after;
         let Some(figures) = figures else { return };
+        end.round_trips.clone_from(&figures.round_trips);
         match end.role {
             Role::Server => take_figures(end, figures),
             // A client's ramp was over at its plateau; what it held since then is the news.

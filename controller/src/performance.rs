@@ -58,7 +58,8 @@ impl Performance {
                     let staged = span(&stretches(&load.stages, placed.target)) * 2;
                     let ramp = ramp_time(placed.target, &[load.rate, answers]) + staged;
                     // What is begun last has its time, and the agents some to say so.
-                    let rest = load.churn.map(|_| load.timeout.0 + Duration::from_secs(15));
+                    let moves = load.churn.is_some() || load.activity.is_some();
+                    let rest = moves.then(|| load.timeout.0 + Duration::from_secs(15));
                     Course::Load { ramp, hold: load.hold.0, rest }
                 } else {
                     let turn =

@@ -5,6 +5,7 @@ use crate::flow::{Cause, Flow, Step, Token};
 use crate::lane::{LARGEST_TABLE, Notice, Station};
 use crate::net::{Local, Nanos, Net};
 use crate::pacer::Pacer;
+use crate::rounds::Rounds;
 use crate::slots::{Slot, Slots};
 use crate::turns::ConnectorTurns;
 use crate::window::{Entry, Settled, Window};
@@ -12,7 +13,7 @@ use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
-use tuplelab_domain::plan::Close;
+use tuplelab_domain::plan::{Activity, Close};
 use tuplelab_domain::sample::{Beyond, Call, Failures};
 use tuplelab_domain::schedule::{BlockPorts, Churn, Connect, ConnectLane, FlowBlock};
 
@@ -242,6 +243,41 @@ impl<'a, N: Net> Connector<'a, N> {
         while !self.window.is_empty() && !self.station.signals.is_released() {
             self.settle_until(None);
         }
+        if let Some(activity) = &self.clients.work.activity {
+            self.exchange(activity, since);
+        }
+    }
+
+    /// Has a round on each held connection in turn, at even intervals, and then waits for those that are
+    /// not answered yet.
+    fn exchange(&mut self, activity: &Activity, since: Nanos) {
+        let Self { station, clients, held, .. } = self;
+        let Station { net, signals, tally, index, .. } = station;
+        let per_second = held.len() as f64 / activity.every.0.as_secs_f64();
+        let mut rounds = Rounds::new(activity.bytes, clients.work.timeout_micros.saturating_mul(1_000));
+        if let Some(mut slots) = Slots::new(per_second, since, *index, clients.work.lanes.len()) {
+            while !signals.is_resting() {
+                match slots.take(net.now()) {
+                    Slot::Wait(due) => {
+                        let until = rounds.deadline().into_iter().chain([due]).min();
+                        let ready = net.wait(rounds.watch(held), until);
+                        rounds.take(*net, tally, held, &ready);
+                    }
+                    Slot::Now { number, late } => {
+                        tally.late_rounds(late);
+                        let place = (number % held.len() as u64) as usize;
+                        if let Some(socket) = held.get(place) {
+                            rounds.begin(*net, tally, place, socket);
+                        }
+                    }
+                }
+            }
+        }
+        while !rounds.is_empty() && !signals.is_released() {
+            let ready = net.wait(rounds.watch(held), rounds.deadline());
+            rounds.take(*net, tally, held, &ready);
+        }
+        tally.rounds_over(rounds.times());
     }
 
     /// Replaces the oldest held connection again and again, at this lane's part of the rate.
@@ -425,6 +461,7 @@ mod tests {
             beyond: true,
             answered,
             churn: None,
+            activity: None,
         };
         let clients = Clients {
             token: 5,
@@ -573,6 +610,7 @@ mod tests {
             beyond: false,
             answered: true,
             churn: Some(Churn { rate: 1_000.0, close, window: 4 }),
+            activity: None,
         };
         let clients = Clients {
             token: 5,

@@ -227,7 +227,9 @@ impl Engine {
     fn figures(&self) -> Plateau {
         let (first, last) = self.trial.span();
         let figures = Figures { first, last, counters: self.trial.counters() };
-        plateau(figures, self.go, self.pss_ready, process::pss_bytes(), self.trial.beyond())
+        let round_trips = self.trial.round_trips();
+        let beyond = self.trial.beyond();
+        Plateau { round_trips, ..plateau(figures, self.go, self.pss_ready, process::pss_bytes(), beyond) }
     }
 
     /// Closes everything. The set size is that from before, while the flows were held; the counters
@@ -256,6 +258,7 @@ fn plateau(
         pss_bytes,
         counters: figures.counters,
         beyond,
+        round_trips: None,
     }
 }
 

@@ -35,6 +35,7 @@ mod net;
 mod order;
 mod pacer;
 mod process;
+mod rounds;
 pub mod script;
 mod slots;
 mod tally;

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use tuplelab_domain::sample::{Beyond, Counters};
+use tuplelab_domain::sample::{Beyond, Counters, Histogram};
 use tuplelab_domain::schedule::{BlockPorts, Connect, Serve, Work};
 
 /// The running lanes. Dropping it closes everything, whatever the reason.
@@ -283,6 +283,15 @@ impl Trial {
     pub fn span(&self) -> (Option<Nanos>, Option<Nanos>) {
         let tallies = || self.lanes.iter().map(|lane| &lane.tally);
         (tallies().filter_map(|t| t.first()).min(), tallies().filter_map(|t| t.last()).max())
+    }
+
+    /// How long rounds on held connections took, once they are over.
+    pub fn round_trips(&self) -> Option<Histogram> {
+        let mut all: Option<Histogram> = None;
+        for own in self.lanes.iter().filter_map(|lane| lane.tally.round_trips()) {
+            all.get_or_insert_default().merge(&own);
+        }
+        all
     }
 
     /// What the kernel said to one connect more, once it was asked.

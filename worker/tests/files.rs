@@ -27,6 +27,7 @@ fn a_lane_opens_as_many_flows_as_its_table_may_hold_and_says_emfile() {
         beyond: false,
         answered: false,
         churn: None,
+        activity: None,
     });
     let (input, mut orders) = pipe().unwrap();
     let (reports, output) = pipe().unwrap();

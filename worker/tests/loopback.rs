@@ -129,6 +129,7 @@ fn client() -> Connect {
         beyond: false,
         answered: true,
         churn: None,
+        activity: None,
     }
 }
 
@@ -530,6 +531,33 @@ fn connections_that_are_replaced_with_fin_leave_their_ports_in_time_wait() {
     assert_eq!(failures(&told), "{}");
     assert_eq!((told.counters.standing(), served.counters.standing()), (100, 100));
     assert!(waiting as u64 >= told.counters.closed.min(300), "{waiting} of {}", told.counters.closed);
+}
+
+#[test]
+fn held_connections_have_their_rounds_and_each_is_timed() {
+    let mut work = serve(server(26), &[25, 25]);
+    if let Work::Serve(serve) = &mut work {
+        serve.watch = Some(1);
+    }
+    let mut server_worker = Worker::ready(work);
+    let lanes = vec![lane(26, 0, ports(20_001, 20_025)), lane(26, 25, ports(20_026, 20_050))];
+    let activity = Some("4096B every 100ms".parse().unwrap());
+    let mut client = Worker::ready(connect(lanes, Connect { activity, ..client() }));
+    client.go();
+    client.plateau();
+    assert_eq!(client.tell().round_trips, None);
+    client.say(&WorkerOrder::Move);
+    until(&mut client, |counters| counters.answered_rounds >= 150);
+    client.say(&WorkerOrder::Rest);
+    assert_eq!(client.hear(), WorkerReport::Resting);
+    let told = client.tell();
+    assert_eq!((failures(&told).as_str(), told.counters.held), ("{}", 50));
+    assert_eq!(told.counters.rounds, told.counters.answered_rounds);
+    assert_eq!(told.round_trips.map(|times| times.count()), Some(told.counters.rounds));
+    let served = server_worker.tell().counters;
+    assert_eq!((served.held, served.closed, served.failures.total()), (50, 0, 0));
+    client.release();
+    server_worker.release();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::capacity::Prediction;
 use crate::id::AgentName;
 use crate::plan::Accept;
-use crate::sample::{Beyond, Census, Counters, Digest, Failures, Readings};
+use crate::sample::{Beyond, Census, Counters, Digest, Failures, Histogram, Readings};
 use crate::schedule::Role;
 use crate::script::Observation;
 use schemars::JsonSchema;
@@ -32,6 +32,9 @@ pub struct End {
     pub pss_bytes: Option<u64>,
     /// What the kernel said to one connect more than there are four-tuples.
     pub beyond: Option<Beyond>,
+    /// Client: how long answered rounds on held connections took.
+    #[serde(default)]
+    pub round_trips: Option<Histogram>,
     /// The kernel's counters before the trial.
     pub before: Option<Readings>,
     /// The kernel's counters at the census.
@@ -80,10 +83,10 @@ impl TrialEvidence {
         self.ends_of(Role::Client).map(of).sum()
     }
 
-    /// Whether connections were replaced while they were held: then what a worker used in all is no
+    /// Whether connections were replaced or used while they were held: then what a worker used in all is no
     /// cost of opening and holding them.
     fn moved(&self) -> bool {
-        self.ends.iter().any(|end| end.counters.closed > 0)
+        self.ends.iter().any(|end| end.counters.closed > 0 || end.counters.rounds > 0)
     }
 
     /// The kernel's count at one end; `None` unless every host of that end was counted.

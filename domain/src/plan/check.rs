@@ -235,6 +235,14 @@ impl Checker {
                 Rate::PerSecond(_) => Ok(()),
             })
         });
+        let activity = match body.load.activity {
+            Given::Absent => None,
+            Given::Good(activity, _) => Some(activity),
+            Given::Bad(what, place) => {
+                self.add(PlanProblem::at(place, what));
+                None
+            }
+        };
         let excess = self.excess(body.load.excess, &body.load.connections);
         let load =
             Load {
@@ -252,6 +260,7 @@ impl Checker {
                 rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
                 stages: self.value(body.load.stages, Vec::new(), |stages| are_stages(stages)),
                 churn,
+                activity,
                 close: self.value(body.load.close, Close::Rst, |_| Ok(())),
                 hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
                 timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {

@@ -4,6 +4,7 @@
 //! the values keep their places in the source, a problem of a swept value points at the sweep.
 
 use super::accept::Accept;
+use super::activity::Activity;
 use super::cases::{listed_cases, put};
 use super::close::Close;
 use super::depth::too_deep;
@@ -177,6 +178,9 @@ pub(super) struct LoadText {
     /// How a connection that is replaced is closed: "rst" (default) or "fin".
     #[schemars(with = "Option<Close>")]
     pub(super) close: Given<Close>,
+    /// What each held connection sends, and gets back: "64B every 10s" (default nothing).
+    #[schemars(with = "Option<Activity>")]
+    pub(super) activity: Given<Activity>,
     /// How long the connections are held once the last is up (default "1s").
     #[schemars(with = "Option<Span>")]
     pub(super) hold: Given<Span>,

@@ -2,6 +2,7 @@
 
 mod accept;
 mod accepting;
+mod activity;
 mod cases;
 mod check;
 mod close;
@@ -18,6 +19,7 @@ mod stage;
 mod tests;
 
 pub use accept::Accept;
+pub use activity::Activity;
 pub use check::check;
 pub use close::Close;
 pub use file::PlanFile;

@@ -2,6 +2,7 @@
 //! The serialised form of a `Setup` is the form of a plan file.
 
 use super::accept::Accept;
+use super::activity::Activity;
 use super::close::Close;
 use super::stage::Stage;
 use crate::capacity::Limit;
@@ -150,6 +151,9 @@ pub struct Load {
     /// How a connection that is replaced is closed.
     #[serde(skip_serializing_if = "is_default")]
     pub close: Close,
+    /// What is sent, and sent back, on each connection while it is held; `None` is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
     /// How long all connections are held once the last one is up.
     pub hold: Span,
     /// How long one connection may take to be answered.

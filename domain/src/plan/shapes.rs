@@ -14,12 +14,18 @@ pub(super) struct Shapes {
     stages: Option<Range<usize>>,
     churn: Option<Range<usize>>,
     close: Option<Range<usize>>,
+    activity: Option<Range<usize>>,
 }
 
 impl Shapes {
     pub(super) fn of(body: &Body) -> Self {
         let load = &body.load;
-        Self { stages: load.stages.place(), churn: load.churn.place(), close: load.close.place() }
+        Self {
+            stages: load.stages.place(),
+            churn: load.churn.place(),
+            close: load.close.place(),
+            activity: load.activity.place(),
+        }
     }
 
     /// What does not go together in this setup.
@@ -27,7 +33,28 @@ impl Shapes {
         let mut problems = Vec::new();
         self.stages(setup, &mut problems);
         self.churn(setup, &mut problems);
+        self.activity(setup, &mut problems);
         problems
+    }
+
+    fn activity(&self, setup: &Setup, problems: &mut Vec<PlanProblem>) {
+        let (load, Some(_)) = (&setup.load, setup.load.activity) else { return };
+        let mut problem = |what: String, remedy: &str| {
+            let place = self.activity.clone();
+            problems.push(PlanProblem { place, what, remedy: Some(remedy.into()) });
+        };
+        if load.churn.is_some() {
+            problem("load.activity and load.churn do not go together yet".into(), "leave one of them out");
+        }
+        if load.hold.0.is_zero() {
+            let what = "with load.hold = 0s there is no time for load.activity";
+            problem(what.into(), "write how long it goes on, as in load.hold = \"5s\"");
+        }
+        if setup.servers.accept != Accept::All {
+            let what =
+                format!("load.activity needs servers that accept all, not \"{}\"", setup.servers.accept);
+            problem(what, "leave servers.accept out");
+        }
     }
 
     fn churn(&self, setup: &Setup, problems: &mut Vec<PlanProblem>) {

@@ -422,7 +422,7 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 38, "{keys:?}");
+    assert_eq!(keys.len(), 39, "{keys:?}");
     for key in keys {
         let text = match key.strip_prefix("expect.") {
             Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
@@ -517,6 +517,7 @@ prop_compose! {
             stages: if rate.is_none() && v6 { vec![crate::plan::Stage::Rest(Rate::Unlimited)] } else { Vec::new() },
             churn: count.filter(|count| *count < 100 && v6 && hold > 0).map(Rate::PerSecond),
             close: crate::plan::Close::Rst,
+            activity: (!v6 && hold > 0).then(|| "64B every 10s".parse().expect("an activity")),
             hold: Span(Duration::from_micros(hold)),
             timeout: Span(Duration::from_micros(timeout)),
         }
@@ -703,4 +704,18 @@ fn churn_needs_room_and_the_time_of_a_hold() {
     }
     plan("[load]\nchurn = \"1k/s\"\nclose = \"fin\"\nconnections = \"60k\"\nhold = \"4500ms\"\n");
     plan("[load]\nchurn = \"1k/s\"\nconnections = \"60k\"\n");
+}
+
+#[test]
+fn activity_needs_servers_that_take_all_and_the_time_of_a_hold() {
+    let load = |text: &str| problems(&format!("[load]\n{text}\n"));
+    for (text, says) in [
+        ("activity = \"64B\"", "is no activity"),
+        ("activity = \"64B every 1s\"\nchurn = \"1k/s\"\nconnections = 9", "do not go together yet"),
+        ("activity = \"64B every 1s\"\nhold = \"0s\"", "no time for load.activity"),
+        ("activity = \"64B every 1s\"\nanswered = false\n[servers]\naccept = \"never\"", "accept all"),
+    ] {
+        let told = load(text);
+        assert!(told.contains(says) && told.contains("plan.toml:"), "{text}: {told}");
+    }
 }

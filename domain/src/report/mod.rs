@@ -10,4 +10,4 @@ mod tests;
 pub use compare::{CaseDifference, Comparison, Difference, compare};
 pub use model::{CaseReport, Cohort, Ends, Report, ScriptReport, report_schema};
 pub use record::RunRecord;
-pub use shape::{ChurnReport, ShapeReport};
+pub use shape::{ActivityReport, ChurnReport, ShapeReport};

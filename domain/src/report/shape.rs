@@ -1,8 +1,8 @@
 //! What became of a load that is more than a ramp and a hold.
 
 use crate::evidence::TrialEvidence;
-use crate::plan::{Close, Load};
-use crate::sample::TcpState;
+use crate::plan::{Activity, Close, Load};
+use crate::sample::{Counters, Histogram, TcpState};
 use crate::schedule::Role;
 use crate::units::{Rate, thousands};
 use schemars::JsonSchema;
@@ -21,6 +21,30 @@ pub struct ShapeReport {
     /// What became of connections that were replaced while they were held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub churn: Option<ChurnReport>,
+    /// What was sent on held connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<ActivityReport>,
+}
+
+/// What was sent, and sent back, on held connections.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ActivityReport {
+    /// What and how often, as the plan writes it.
+    pub activity: String,
+    /// Rounds begun.
+    pub rounds: u64,
+    /// Rounds whose bytes all came back.
+    pub answered: u64,
+    /// Rounds that began more than an interval late, or were left out because their moment had passed.
+    pub late: u64,
+    /// The time within which half of the rounds were answered, in microseconds; absent where none was.
+    pub p50_micros: Option<u64>,
+    /// The same of 99 in a hundred.
+    pub p99_micros: Option<u64>,
+    /// The longest.
+    pub max_micros: Option<u64>,
+    /// All of them: time in microseconds and count, in turn.
+    pub round_trips: Histogram,
 }
 
 /// Connections that were replaced while they were held.
@@ -49,7 +73,9 @@ impl ShapeReport {
         let stages: Vec<String> = load.stages.iter().map(ToString::to_string).collect();
         let late = trial.ends_of(Role::Client).map(|end| end.counters.late).sum();
         let churn = load.churn.map(|rate| churn(trial, rate, load.close));
-        (!stages.is_empty() || churn.is_some()).then_some(Self { stages, late, churn })
+        let activity = load.activity.map(|activity| rounds(trial, activity));
+        let any = !stages.is_empty() || churn.is_some() || activity.is_some();
+        any.then_some(Self { stages, late, churn, activity })
     }
 
     /// What a person reads of it, a line each.
@@ -67,6 +93,19 @@ impl ShapeReport {
                 thousands(churn.closed),
                 thousands(churn.opened),
                 thousands(churn.let_go)
+            ));
+        }
+        if let Some(activity) = &self.activity {
+            let micros = |time: Option<u64>| time.map_or_else(|| "-".into(), thousands);
+            lines.push(format!(
+                "{}: {} rounds, {} answered, {} late or left out; p50 {} us, p99 {} us, longest {} us",
+                activity.activity,
+                thousands(activity.rounds),
+                thousands(activity.answered),
+                thousands(activity.late),
+                micros(activity.p50_micros),
+                micros(activity.p99_micros),
+                micros(activity.max_micros)
             ));
         }
         lines.push(format!("{} connects began late or not at all", thousands(self.late)));
@@ -89,5 +128,22 @@ fn churn(trial: &TrialEvidence, rate: Rate, close: Close) -> ChurnReport {
         let_go: trial.ends_of(Role::Server).map(|end| end.counters.closed).sum(),
         time_wait: waiting.sum(),
         time_wait_of_host: trial.ends.iter().filter_map(of_host).collect(),
+    }
+}
+
+fn rounds(trial: &TrialEvidence, activity: Activity) -> ActivityReport {
+    let sum = |of: fn(&Counters) -> u64| trial.ends_of(Role::Client).map(|end| of(&end.counters)).sum();
+    let mut round_trips = Histogram::default();
+    let all = trial.ends_of(Role::Client).filter_map(|end| end.round_trips.as_ref());
+    all.for_each(|own| round_trips.merge(own));
+    ActivityReport {
+        activity: activity.to_string(),
+        rounds: sum(|counters| counters.rounds),
+        answered: sum(|counters| counters.answered_rounds),
+        late: sum(|counters| counters.late_rounds),
+        p50_micros: round_trips.quantile(0.5),
+        p99_micros: round_trips.quantile(0.99),
+        max_micros: round_trips.max(),
+        round_trips,
     }
 }

@@ -1,6 +1,7 @@
 //! A worker's own view: gauges and monotone counters at one tick.
 
 use super::failure::{Failure, Failures};
+use super::histogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,16 @@ pub struct Counters {
     /// Client: flows established in the place of closed ones. They are among the established, too.
     #[serde(default)]
     pub churned: u64,
+    /// Client: rounds begun on held connections: bytes sent, to be sent back.
+    #[serde(default)]
+    pub rounds: u64,
+    /// Client: rounds whose bytes all came back.
+    #[serde(default)]
+    pub answered_rounds: u64,
+    /// Client: rounds that began more than one interval late, or were left out: their moment had passed,
+    /// or the one before on that connection was not answered yet.
+    #[serde(default)]
+    pub late_rounds: u64,
     /// What failed, by call and error.
     pub failures: Failures,
 }
@@ -45,6 +56,9 @@ impl Counters {
         self.strangers += other.strangers;
         self.closed += other.closed;
         self.churned += other.churned;
+        self.rounds += other.rounds;
+        self.answered_rounds += other.answered_rounds;
+        self.late_rounds += other.late_rounds;
         self.failures.merge(&other.failures);
     }
 }
@@ -89,4 +103,7 @@ pub struct Plateau {
     pub counters: Counters,
     /// What the kernel said to one connect more, where the schedule asked for it.
     pub beyond: Option<Beyond>,
+    /// How long answered rounds on held connections took, once they are over; `None` where none was.
+    #[serde(default)]
+    pub round_trips: Option<Histogram>,
 }

@@ -2,7 +2,7 @@
 //! Nothing is left to choose.
 
 use crate::id::AgentName;
-use crate::plan::{Accept, Close};
+use crate::plan::{Accept, Activity, Close};
 use crate::ports::PortSet;
 use crate::sample::{Plateau, Sample};
 use crate::script::{Action, Answer};
@@ -164,6 +164,9 @@ pub struct Connect {
     /// Whether connections are replaced while they are held, from `move` to `rest`.
     #[serde(default)]
     pub churn: Option<Churn>,
+    /// What is sent, and sent back, on each held connection, from `move` to `rest`.
+    #[serde(default)]
+    pub activity: Option<Activity>,
 }
 
 /// The oldest of the held connections is closed and a new one opened in its place: same source address

@@ -167,6 +167,9 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
     // smallest table at most.
     let tables = servers.iter().map(|server| lane_capacity(&server.facts) / 4).min().unwrap_or(1);
     let spare = setup.load.churn.map(|_| unanswered.min(tables).clamp(1, u32::MAX.into()));
+    // Where nothing is replaced one more will do: a turn that goes around comes to rest at a lane with
+    // room.
+    let spare = spare.or(setup.load.activity.map(|_| 1));
     let all_lanes: u64 = lanes_of.iter().map(|lanes| lanes.len() as u64).sum();
     let churn_window = spare.map_or(1, |spare| spare / all_lanes.max(1)).clamp(1, WIDEST_WINDOW) as u32;
 
@@ -225,6 +228,7 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
                     close: setup.load.close,
                     window: churn_window,
                 }),
+                activity: setup.load.activity,
             }),
         });
     }

@@ -168,6 +168,7 @@ impl From<&Connect> for v1::Connect {
                 .map(|s| v1::Stretch { connects: s.connects, micros: s.micros })
                 .collect(),
             churn: connect.churn.as_ref().map(Into::into),
+            activity: connect.activity.map(|activity| activity.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -199,6 +200,10 @@ impl TryFrom<v1::Connect> for Connect {
                 .map(|s| Stretch { connects: s.connects, micros: s.micros })
                 .collect(),
             churn: message.churn.map(|churn| part("churn", Some(churn))).transpose()?,
+            activity: match message.activity.as_str() {
+                "" => None,
+                text => Some(read("activity", text, "no activity that this version knows")?),
+            },
         })
     }
 }

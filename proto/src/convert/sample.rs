@@ -4,7 +4,8 @@ use super::error::{NO_ENDPOINT, WireError, each, part, read};
 use super::facts::state;
 use crate::v1;
 use tuplelab_domain::sample::{
-    Beyond, Call, Census, Counters, Digest, Failure, Failures, ListenerQueue, Plateau, Readings, Sample,
+    Beyond, Call, Census, Counters, Digest, Failure, Failures, Histogram, ListenerQueue, Plateau, Readings,
+    Sample,
 };
 
 impl From<&Counters> for v1::Counters {
@@ -18,6 +19,9 @@ impl From<&Counters> for v1::Counters {
             failures: counters.failures.iter().map(failure_count).collect(),
             closed: counters.closed,
             churned: counters.churned,
+            rounds: counters.rounds,
+            answered_rounds: counters.answered_rounds,
+            late_rounds: counters.late_rounds,
         }
     }
 }
@@ -39,6 +43,9 @@ impl TryFrom<v1::Counters> for Counters {
             strangers: message.strangers,
             closed: message.closed,
             churned: message.churned,
+            rounds: message.rounds,
+            answered_rounds: message.answered_rounds,
+            late_rounds: message.late_rounds,
             failures,
         })
     }
@@ -102,6 +109,7 @@ impl From<&Plateau> for v1::Plateau {
             pss_bytes: plateau.pss_bytes,
             counters: Some((&plateau.counters).into()),
             beyond: plateau.beyond.as_ref().map(Into::into),
+            round_trips: plateau.round_trips.clone().map(|times| v1::RoundTrips { steps: times.into() }),
         }
     }
 }
@@ -117,6 +125,14 @@ impl TryFrom<v1::Plateau> for Plateau {
             pss_bytes: message.pss_bytes,
             counters: part("counters", message.counters)?,
             beyond: message.beyond.map(|beyond| part("beyond", Some(beyond))).transpose()?,
+            round_trips: message
+                .round_trips
+                .map(|times| {
+                    let count = times.steps.len();
+                    Histogram::try_from(times.steps)
+                        .map_err(|_| WireError::wrong("round_trips", count, "no histogram"))
+                })
+                .transpose()?,
         })
     }
 }

@@ -123,10 +123,22 @@ pub fn connect() -> impl Strategy<Value = Connect> {
     let close = select(vec![Close::Rst, Close::Fin]);
     let churn = (1e-9f64..1e9, close, any::<u32>());
     let churn = option::of(churn.prop_map(|(rate, close, window)| Churn { rate, close, window }));
-    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool)>(), rate, vec(stretch, 0..4), churn).prop_map(
+    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool, bool)>(), rate, vec(stretch, 0..4), churn).prop_map(
         |(lanes, numbers, rate, stretches, churn)| {
-            let (connectors, window, timeout_micros, beyond, answered) = numbers;
-            Connect { lanes, connectors, window, rate, stretches, timeout_micros, beyond, answered, churn }
+            let (connectors, window, timeout_micros, beyond, answered, busy) = numbers;
+            let activity = busy.then(|| "64B every 10s".parse().expect("an activity"));
+            Connect {
+                lanes,
+                connectors,
+                window,
+                rate,
+                stretches,
+                timeout_micros,
+                beyond,
+                answered,
+                churn,
+                activity,
+            }
         },
     )
 }
@@ -160,11 +172,34 @@ fn failures() -> impl Strategy<Value = Vec<(Failure, u64)>> {
 }
 
 pub fn counters() -> impl Strategy<Value = Counters> {
-    (any::<(u64, u64, u64, u64, u64, u64, u64)>(), failures()).prop_map(|(numbers, list)| {
-        let (attempted, established, held, late, strangers, closed, churned) = numbers;
+    (any::<(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64)>(), failures()).prop_map(|(numbers, list)| {
+        let (
+            attempted,
+            established,
+            held,
+            late,
+            strangers,
+            closed,
+            churned,
+            rounds,
+            answered_rounds,
+            late_rounds,
+        ) = numbers;
         let mut failures = Failures::default();
         list.into_iter().for_each(|(failure, count)| failures.add(failure.call, failure.error, count));
-        Counters { attempted, established, held, late, strangers, closed, churned, failures }
+        Counters {
+            attempted,
+            established,
+            held,
+            late,
+            strangers,
+            closed,
+            churned,
+            rounds,
+            answered_rounds,
+            late_rounds,
+            failures,
+        }
     })
 }
 
@@ -180,10 +215,24 @@ pub fn beyond() -> impl Strategy<Value = Beyond> {
 
 pub fn plateau() -> impl Strategy<Value = Plateau> {
     let numbers = any::<(Option<u64>, Option<u64>, u64, Option<u64>, Option<u64>)>();
-    (numbers, counters(), option::of(beyond())).prop_map(|(numbers, counters, beyond)| {
-        let (first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes) = numbers;
-        Plateau { first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes, counters, beyond }
-    })
+    let times = btree_map(1u64..=u64::MAX, 1u64..1_000_000, 0..5);
+    let times =
+        times.prop_map(|steps| Histogram::from_steps(steps.into_iter().collect()).expect("it ascends"));
+    (numbers, counters(), option::of(beyond()), option::of(times)).prop_map(
+        |(numbers, counters, beyond, round_trips)| {
+            let (first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes) = numbers;
+            Plateau {
+                first_micros,
+                last_micros,
+                cpu_micros,
+                pss_ready_bytes,
+                pss_bytes,
+                counters,
+                beyond,
+                round_trips,
+            }
+        },
+    )
 }
 
 pub fn listener_queue() -> impl Strategy<Value = ListenerQueue> {
