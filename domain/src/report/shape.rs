@@ -108,7 +108,9 @@ impl ShapeReport {
                 micros(activity.max_micros)
             ));
         }
-        lines.push(format!("{} connects began late or not at all", thousands(self.late)));
+        if !self.stages.is_empty() || self.churn.is_some() {
+            lines.push(format!("{} connects began late or not at all", thousands(self.late)));
+        }
         lines
     }
 }

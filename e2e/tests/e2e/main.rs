@@ -8,5 +8,6 @@ mod by_hand;
 mod hosts;
 mod ports;
 mod refusals;
+mod shapes;
 mod stopping;
 mod tracking;
