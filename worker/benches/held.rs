@@ -284,6 +284,7 @@ fn figures(established: u64, first: u64, last: u64, ready: u64) -> tuplelab_doma
         pss_bytes: Some(pss()),
         counters,
         beyond: None,
+        round_trips: None,
     }
 }
 

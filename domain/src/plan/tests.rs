@@ -581,6 +581,9 @@ proptest! {
         let steps = if script { crate::script::Step::parse_all(lines).expect("steps") } else { Vec::new() };
         let mut setup = Setup { servers, clients, load, steps };
         setup.load.answered &= setup.servers.accept.takes_all();
+        if setup.servers.accept != Accept::All {
+            (setup.load.churn, setup.load.activity) = (None, None);
+        }
         if setup.servers.accept == Accept::Close && setup.load.connections == Connections::Max {
             (setup.load.connections, setup.load.excess) = (Connections::Exactly(1), 0);
         }

@@ -142,15 +142,19 @@ async fn an_older_schema_is_migrated_by_a_controller_and_never_by_a_reader() {
     let file = place.file();
     place.store().await.close().await;
     // What the change added is taken away again.
-    for (table, columns) in [
-        ("sample", &["closed", "churned", "rounds", "answered_rounds", "late_rounds"][..]),
-        ("trial_end", &["closed", "churned", "rounds", "answered_rounds", "late_rounds", "round_trips"][..]),
-    ] {
-        for column in columns {
-            by_hand(&file, &format!("ALTER TABLE {table} DROP COLUMN {column}")).await;
-        }
-    }
-    by_hand(&file, "DELETE FROM _sqlx_migrations WHERE version = 7").await;
+    let undo = "ALTER TABLE sample DROP COLUMN closed;
+        ALTER TABLE sample DROP COLUMN churned;
+        ALTER TABLE sample DROP COLUMN rounds;
+        ALTER TABLE sample DROP COLUMN answered_rounds;
+        ALTER TABLE sample DROP COLUMN late_rounds;
+        ALTER TABLE trial_end DROP COLUMN closed;
+        ALTER TABLE trial_end DROP COLUMN churned;
+        ALTER TABLE trial_end DROP COLUMN rounds;
+        ALTER TABLE trial_end DROP COLUMN answered_rounds;
+        ALTER TABLE trial_end DROP COLUMN late_rounds;
+        ALTER TABLE trial_end DROP COLUMN round_trips;
+        DELETE FROM _sqlx_migrations WHERE version = 7";
+    by_hand(&file, undo).await;
     let error = untouched(&file, Store::open_read_only(&file)).await.expect_err("older");
     assert!(matches!(error, StoreError::Older { change: 7, .. }), "{error}");
     assert!(error.to_string().contains("start `tuplelab controller --db "), "{error}");
