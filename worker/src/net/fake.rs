@@ -55,6 +55,9 @@ impl Drop for FakeSocket {
     }
 }
 
+/// Who is told a number.
+pub(crate) type Told<'a> = Box<dyn Fn(usize) + 'a>;
+
 /// The kernel of one lane in a test. Sockets get the scripts in order; the last one serves for all
 /// that follow.
 pub(crate) struct FakeNet<'a> {
@@ -67,7 +70,7 @@ pub(crate) struct FakeNet<'a> {
     pub open: Rc<Cell<usize>>,
     pub most_open: Cell<usize>,
     /// Told the number of connects after each: here a test plays the engine, too.
-    pub when_connected: RefCell<Option<Box<dyn Fn(usize) + 'a>>>,
+    pub when_connected: RefCell<Option<Told<'a>>>,
     /// Where each connect left from.
     pub locals: RefCell<Vec<SocketAddr>>,
     /// How each was closed that was not just dropped.
