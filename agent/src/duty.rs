@@ -42,6 +42,7 @@ struct Trial {
     _tracking: Option<tracking::TrackingGuard>,
     before: Readings,
     went: bool,
+    moved: bool,
     counting: Option<Counting>,
     last: Option<Plateau>,
     steps: Steps,
@@ -137,6 +138,13 @@ impl Duty {
                     self.order(&WorkerOrder::Go { at_boottime_nanos }).await;
                 }
             }
+            Order::Move(_) => {
+                if let Some(trial) = self.trial.as_mut().filter(|trial| !trial.moved) {
+                    trial.moved = true;
+                    self.order(&WorkerOrder::Move).await;
+                }
+            }
+            Order::Rest(_) => self.order(&WorkerOrder::Rest).await,
             Order::Halt(_) => self.order(&WorkerOrder::Halt).await,
             Order::Count(_) => self.count().await,
             Order::Step(step) => self.step(&key, step).await,
@@ -184,6 +192,7 @@ impl Duty {
             _tracking: tracking,
             before,
             went: false,
+            moved: false,
             counting: None,
             last: None,
             steps: Steps::default(),
@@ -307,6 +316,7 @@ impl Duty {
                 }
                 WorkerReport::Sample(sample) => self.say(&key, Body::Sample((&sample).into())),
                 WorkerReport::Plateau(plateau) => self.say(&key, Body::Plateau((&plateau).into())),
+                WorkerReport::Resting => self.say(&key, Body::Resting(v1::Resting {})),
                 WorkerReport::Told(figures) => {
                     if let Some(counting) = &mut trial.counting {
                         counting.figures = Some(figures);

@@ -3,7 +3,7 @@
 use crate::commands::Row;
 use crate::output::plain;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width};
-use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report, ScriptReport};
+use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report, ScriptReport, ShapeReport};
 use tuplelab_domain::run::Outcome;
 use tuplelab_domain::units::{bytes, thousands};
 use tuplelab_domain::verdict::{ClaimId, Explanation, Point, Verdict};
@@ -111,6 +111,9 @@ pub fn report(report: &Report) -> String {
             );
         }
         text += &timing(case);
+        for line in case.shape.iter().flat_map(ShapeReport::lines) {
+            text += &format!("{}: {}\n", plain(&case.name), plain(&line));
+        }
         for (refusal, count) in &case.beyond {
             text += &format!(
                 "{}: {} connects more than there are four-tuples: {refusal}\n",

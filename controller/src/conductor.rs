@@ -15,7 +15,7 @@ use tracing::{Instrument as _, error, info, info_span, warn};
 use tuplelab_domain::id::{AgentName, RunId, trial_token};
 use tuplelab_domain::plan::{PlanFile, check};
 use tuplelab_domain::run::{Effect, Outcome, Party, Phase, Run, RunEvent};
-use tuplelab_domain::schedule::{Assignment, place};
+use tuplelab_domain::schedule::{Assignment, Role, place};
 use tuplelab_domain::verdict::{JUDGE_VERSION, judge};
 use tuplelab_proto::v1::{self, RunUpdate, run_order::Order, to_agent};
 
@@ -288,6 +288,8 @@ impl Conductor {
                 let order = v1::Step { number: step, action: placed.action.to_string() };
                 self.order(performance, index, &placed.agent, Order::Step(order));
             }
+            Effect::Move { index } => self.order_clients(performance, index, &Order::Move(v1::Move {})),
+            Effect::Rest { index } => self.order_clients(performance, index, &Order::Rest(v1::Rest {})),
             Effect::Halt { index } => self.order_all(performance, index, &Order::Halt(v1::Halt {})),
             Effect::Count { index } => self.order_all(performance, index, &Order::Count(v1::Count {})),
             Effect::Release { index, agents } => self.release(performance, index, agents),
@@ -314,6 +316,13 @@ impl Conductor {
     fn order_all(&self, performance: &mut Performance, index: usize, order: &Order) {
         let parties: Vec<Party> = performance.run.parties(index).to_vec();
         for party in parties {
+            self.order(performance, index, &party.agent, order.clone());
+        }
+    }
+
+    fn order_clients(&self, performance: &mut Performance, index: usize, order: &Order) {
+        let parties: Vec<Party> = performance.run.parties(index).to_vec();
+        for party in parties.iter().filter(|party| party.role == Role::Client) {
             self.order(performance, index, &party.agent, order.clone());
         }
     }

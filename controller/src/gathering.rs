@@ -36,6 +36,7 @@ impl Gathering {
                 pss_ready_bytes: None,
                 pss_bytes: None,
                 beyond: None,
+                round_trips: None,
                 before: None,
                 after: None,
                 samples_missing: 0,
@@ -119,6 +120,7 @@ impl Gathering {
         end.census = census;
         end.after = after;
         let Some(figures) = figures else { return };
+        end.round_trips.clone_from(&figures.round_trips);
         match end.role {
             Role::Server => take_figures(end, figures),
             // A client's ramp was over at its plateau; what it held since then is the news.
@@ -129,7 +131,7 @@ impl Gathering {
     /// Established flows of the clients so far, and failed ones.
     pub fn progress(&self) -> (u64, u64) {
         let clients = || self.ends.values().filter(|end| end.role == Role::Client);
-        let established = clients().map(|end| end.counters.established).sum();
+        let established = clients().map(|end| end.counters.standing()).sum();
         let failed = clients().map(|end| end.counters.failures.total()).sum();
         (established, failed)
     }
@@ -208,9 +210,20 @@ mod tests {
 
     fn schedule(rate: Option<f64>) -> CaseSchedule {
         let (lanes, timeout_micros) = (Vec::new(), 1);
-        let connect =
-            Connect { lanes, connectors: 1, window: 1, rate, timeout_micros, beyond: false, answered: true };
-        let serve = Serve { listeners: Vec::new(), lanes: Vec::new(), accept: Accept::All, answered: true };
+        let connect = Connect {
+            lanes,
+            connectors: 1,
+            window: 1,
+            rate,
+            stretches: Vec::new(),
+            timeout_micros,
+            beyond: false,
+            answered: true,
+            churn: None,
+            activity: None,
+        };
+        let (listeners, lanes) = (Vec::new(), Vec::new());
+        let serve = Serve { listeners, lanes, accept: Accept::All, answered: true, watch: None };
         CaseSchedule {
             prediction: Prediction::none(),
             target: 2_000,
@@ -248,6 +261,7 @@ mod tests {
                     beyond: None,
                     go_nanos: None,
                     connect_times: None,
+                    round_trips: None,
                 };
                 gathering.plateau(&agent, told);
             }

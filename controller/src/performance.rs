@@ -9,7 +9,7 @@ use tuplelab_domain::evidence::{HostClock, TrialEvidence};
 use tuplelab_domain::id::{AgentName, RunId};
 use tuplelab_domain::plan::{Accept, Plan};
 use tuplelab_domain::run::{Course, Party, Run, RunEvent, TrialPlan, Turn};
-use tuplelab_domain::schedule::{Assignment, PlacedStep, Schedule};
+use tuplelab_domain::schedule::{Assignment, PlacedStep, Schedule, span, stretches};
 use tuplelab_domain::units::Rate;
 use tuplelab_proto::v1::{self, run_message::Body};
 
@@ -54,7 +54,13 @@ impl Performance {
                 trial: *trial,
                 parties: placed.assignments.iter().map(party).collect(),
                 course: if placed.steps.is_empty() {
-                    Course::Load { ramp: ramp_time(placed.target, &[load.rate, answers]), hold: load.hold.0 }
+                    // Twice the time, as for a rate.
+                    let staged = span(&stretches(&load.stages, placed.target)) * 2;
+                    let ramp = ramp_time(placed.target, &[load.rate, answers]) + staged;
+                    // What is begun last has its time, and the agents some to say so.
+                    let moves = load.churn.is_some() || load.activity.is_some();
+                    let rest = moves.then(|| load.timeout.0 + Duration::from_secs(15));
+                    Course::Load { ramp, hold: load.hold.0, rest }
                 } else {
                     let turn =
                         |step: &PlacedStep| Turn { agent: step.agent.clone(), time: step.action.time() };
@@ -123,6 +129,7 @@ impl Performance {
                 }
                 Some(RunEvent::Plateau { agent })
             }
+            Some(Body::Resting(_)) => Some(RunEvent::Resting { agent }),
             Some(Body::Counted(counted)) => {
                 gathering.counted(
                     &agent,

@@ -166,6 +166,7 @@ fn end(assignment: &Assignment, schedule: &CaseSchedule) -> End {
         pss_ready_bytes: Some(1 << 20),
         pss_bytes: Some(9 << 20),
         beyond,
+        round_trips: None,
         before: None,
         after: None,
         samples_missing: 0,

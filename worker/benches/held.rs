@@ -286,6 +286,7 @@ fn figures(established: u64, first: u64, last: u64, ready: u64) -> tuplelab_doma
         beyond: None,
         go_nanos: None,
         connect_times: None,
+        round_trips: None,
     }
 }
 

@@ -4,12 +4,13 @@
 
 use crate::flow::{Cause, Greeting, Reply};
 use crate::gate::Gate;
+use crate::held::Held;
 use crate::lane::{LARGEST_TABLE, Notice, Station};
 use crate::net::{Nanos, Net, Watch};
 use crate::turns::ListenerTurns;
 use nix::errno::Errno;
 use std::collections::VecDeque;
-use tuplelab_domain::plan::Accept;
+use tuplelab_domain::plan::{Accept, Close};
 use tuplelab_domain::sample::Call;
 use tuplelab_domain::schedule::{Serve, Turn};
 
@@ -45,6 +46,9 @@ impl Servers {
     }
 }
 
+/// What a client sends at a time on a held connection is no longer than this (`load.activity`).
+const ECHO_BYTES: usize = 4_096;
+
 /// An accepting lane's life: accept and answer until all is held, hold, close. `listeners` are those
 /// of its turns, in the same order.
 pub(crate) fn run<N: Net>(station: &Station<'_, N>, servers: &Servers, listeners: Vec<N::Listener>) {
@@ -55,9 +59,10 @@ pub(crate) fn run<N: Net>(station: &Station<'_, N>, servers: &Servers, listeners
         servers,
         posts: listeners.into_iter().zip(turns).map(|(listener, turn)| Post::new(listener, *turn)).collect(),
         pending: VecDeque::new(),
-        // Reserved once; the pages become memory as flows fill them. Only the last lane can get
-        // more than its quota, and then this grows.
-        held: Vec::with_capacity(quota.min(LARGEST_TABLE)),
+        // Only the last lane can get more than its quota, and then this grows.
+        held: Held::new(quota.min(LARGEST_TABLE), servers.work.watch.is_some()),
+        quota,
+        moved: Vec::new(),
     };
     let net = station.net;
     let mut last_work = net.now();
@@ -114,21 +119,75 @@ struct Acceptor<'a, N: Net> {
     servers: &'a Servers,
     posts: Vec<Post<N::Listener>>,
     pending: VecDeque<(N::Socket, Greeting)>,
-    held: Vec<N::Socket>,
+    held: Held<N::Socket>,
+    /// The sum of its turns' quotas.
+    quota: usize,
+    /// Keys of held connections on which something happened; room for them that is used again.
+    moved: Vec<usize>,
 }
 
 impl<N: Net> Acceptor<'_, N> {
     fn round(&mut self) -> Found {
         let mut found = Found::Nothing;
+        self.look();
         for index in 0..self.posts.len() {
             found = found.max(self.accept(index));
         }
         if self.greet() { found.max(Found::Some) } else { found }
     }
 
+    /// How many this lane is still to take from there. Where held connections are watched they may
+    /// have gone again, so it is the room that the lane has now.
+    fn left(&self, post: &Post<N::Listener>) -> u32 {
+        match self.servers.work.watch {
+            None => post.left(),
+            Some(spare) => {
+                let room = self.quota + spare as usize;
+                u32::try_from(room.saturating_sub(self.held.watched() + self.pending.len()))
+                    .unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    /// Looks after the held connections under watch: what has come is sent back, what has ended is let
+    /// go.
+    fn look(&mut self) {
+        let Self { station, servers, held, moved, .. } = self;
+        if servers.work.watch.is_none() {
+            return;
+        }
+        let Station { net, tally, .. } = station;
+        net.moved(moved);
+        let mut bytes = [0; ECHO_BYTES];
+        for key in moved.drain(..) {
+            let Some(socket) = held.get(key) else { continue };
+            let (how, failed) = match net.receive(socket, &mut bytes) {
+                // Whoever closes with FIN is answered with one, or would see no TIME_WAIT but a reset.
+                Ok(0) => (Close::Fin, None),
+                // What was sent back is little, and nothing else is on its way: it is never cut short.
+                Ok(length) => match net.send(socket, &bytes[..length]) {
+                    Ok(_) => continue,
+                    Err(errno) => (Close::Rst, Some((Call::Send, errno))),
+                },
+                Err(Errno::EAGAIN | Errno::EINTR) => continue,
+                // So a client closes that leaves no TIME_WAIT.
+                Err(Errno::ECONNRESET) => (Close::Rst, None),
+                Err(errno) => (Close::Rst, Some((Call::Receive, errno))),
+            };
+            if let Some((call, errno)) = failed {
+                tally.failed(call, Cause::Kernel(errno));
+            }
+            if let Some(socket) = held.remove(key) {
+                net.close(socket, how);
+                tally.closed_one();
+            }
+        }
+    }
+
     /// Accepts a batch at one post, if it is this lane's turn there.
     fn accept(&mut self, index: usize) -> Found {
-        let Self { station, servers, posts, pending, held } = self;
+        let left = self.posts.get(index).map_or(0, |post| self.left(post));
+        let Self { station, servers, posts, pending, held, .. } = self;
         let Some(post) = posts.get_mut(index) else { return Found::Nothing };
         let listener = post.turn.listener as usize;
         let turns = &servers.turns;
@@ -142,7 +201,8 @@ impl<N: Net> Acceptor<'_, N> {
             (station.tell)(Notice::Passed(listener));
             Found::Some
         };
-        let room = if servers.goes_on(listener) { BATCH } else { BATCH.min(post.left()) };
+        let room = if servers.goes_on(listener) { BATCH } else { BATCH.min(left) };
+        let before = post.taken;
         let mut found = Found::Nothing;
         for _ in 0..room {
             if let Some(opens_at) = servers.gate.as_ref().map(Gate::opens_at).filter(|at| now < *at) {
@@ -163,8 +223,7 @@ impl<N: Net> Acceptor<'_, N> {
                         continue;
                     }
                     if !servers.work.answered {
-                        held.push(socket);
-                        station.tally.established(now);
+                        hold(station, held, socket, now);
                         continue;
                     }
                     if pending.len() >= PENDING && pending.pop_front().is_some() {
@@ -188,7 +247,7 @@ impl<N: Net> Acceptor<'_, N> {
                 }
             }
         }
-        match (is_last, post.left()) {
+        match (is_last, left.saturating_sub(post.taken - before)) {
             (false, 0) => pass(),
             (true, 0) if !servers.goes_on(listener) => found,
             _ => Found::More,
@@ -217,10 +276,7 @@ impl<N: Net> Acceptor<'_, N> {
             match reply {
                 Reply::Again | Reply::Wait => pending.push_back((socket, greeting)),
                 Reply::Echo(token) => match net.send(&socket, &token.0) {
-                    Ok(_) => {
-                        held.push(socket);
-                        tally.established(now);
-                    }
+                    Ok(_) => hold(station, held, socket, now),
                     Err(errno) => tally.failed(Call::Send, Cause::Kernel(errno)),
                 },
                 Reply::Stranger => tally.stranger(),
@@ -241,7 +297,7 @@ impl<N: Net> Acceptor<'_, N> {
         let may_accept = move |post: &&Post<_>| {
             let listener = post.turn.listener as usize;
             let is_mine = self.servers.turns.is_mine(listener, self.station.index);
-            is_mine && post.retry_at <= now && (post.left() > 0 || self.servers.goes_on(listener))
+            is_mine && post.retry_at <= now && (self.left(post) > 0 || self.servers.goes_on(listener))
         };
         self.posts.iter().filter(may_accept)
     }
@@ -254,7 +310,15 @@ impl<N: Net> Acceptor<'_, N> {
         let until = retry.chain(silent).min();
         let incoming = self.active(now).map(|post| Watch::Incoming(&post.listener));
         let tokens = self.pending.iter().map(|(socket, _)| Watch::Readable(socket));
-        self.station.net.wait(incoming.chain(tokens), until);
+        let kept = self.servers.work.watch.map(|_| Watch::Kept);
+        self.station.net.wait(incoming.chain(tokens).chain(kept), until);
+    }
+}
+
+fn hold<N: Net>(station: &Station<'_, N>, held: &mut Held<N::Socket>, socket: N::Socket, now: Nanos) {
+    match held.push(station.net, socket) {
+        Ok(()) => station.tally.established(now),
+        Err(errno) => station.tally.failed(Call::Receive, Cause::Kernel(errno)),
     }
 }
 
@@ -266,6 +330,7 @@ mod tests {
     use crate::net::fake::{FakeNet, Received, Script};
     use crate::tally::Tally;
     use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
     use tuplelab_domain::sample::Counters;
     use tuplelab_domain::schedule::{Listener, ServeLane};
 
@@ -298,8 +363,8 @@ mod tests {
         let endpoint = ([127, 0, 0, 1], 7_000).into();
         let turn = ServeLane { turns: vec![Turn { listener: 0, quota }] };
         let listeners = vec![Listener { endpoint, backlog: 9 }];
-        let work = Serve { listeners, lanes: vec![turn.clone(); lanes], accept, answered };
-        let turns = ListenerTurns::new(1, &work.lanes);
+        let work = Serve { listeners, lanes: vec![turn.clone(); lanes], accept, answered, watch: None };
+        let turns = ListenerTurns::new(1, &work.lanes, false);
         let servers = Servers { token: TRIAL, gate: Gate::of(accept), work, turns };
         let (signals, tally, passed) = (Signals::new(), Tally::default(), Cell::new(0));
         let last = RefCell::new(Counters::default());
@@ -413,6 +478,56 @@ mod tests {
         // Twenty intervals of 5 ms, and a little lateness that was made up for.
         let (least, most) = (98_000_000, 106_000_000);
         assert!((least..most).contains(&outcome.last), "{}", outcome.last);
+    }
+
+    #[test]
+    fn a_watched_connection_is_answered_and_let_go_when_its_client_closes() {
+        let turn = ServeLane { turns: vec![Turn { listener: 0, quota: 2 }] };
+        let listeners = vec![Listener { endpoint: ([127, 0, 0, 1], 7_000).into(), backlog: 9 }];
+        let lanes = vec![turn.clone(), turn];
+        let work = Serve { listeners, lanes, accept: Accept::All, answered: false, watch: Some(1) };
+        let turns = ListenerTurns::new(1, &work.lanes, true);
+        let servers = Servers { token: TRIAL, gate: None, work, turns };
+        let (signals, tally, passed) = (Signals::new(), Tally::default(), Cell::new(0));
+        let (last, step, held_first) = (RefCell::new(Counters::default()), Cell::new(0), Cell::new(0));
+        let (kept, moving) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(Vec::new())));
+        let idle = || {
+            match step.replace(step.get() + 1) {
+                // Three are held, two by quota and one beyond; the first says something, the second and
+                // the third end.
+                0 => {
+                    held_first.set(kept.borrow().len());
+                    moving.borrow_mut().extend(kept.borrow().iter().copied());
+                }
+                // Its room is another lane's to fill until the turn comes round.
+                1 => servers.turns.pass(0),
+                _ => {
+                    last.replace(tally.counters());
+                    signals.release();
+                }
+            }
+        };
+        let mut net = FakeNet::new(idle);
+        (net.kept, net.moving) = (Rc::clone(&kept), Rc::clone(&moving));
+        let said = Script::receiving([Received::Bytes(vec![7; 64])]);
+        let end = Script::receiving([Received::Bytes(Vec::new())]);
+        let reset = Script::receiving([Received::Error(Errno::ECONNRESET)]);
+        let incoming = [said, end, reset].into_iter().chain([Script::silent(), Script::silent()]);
+        net.incoming.borrow_mut().extend(incoming.map(Ok));
+        let tell = |notice| match notice {
+            Notice::Passed(0) => passed.set(passed.get() + 1),
+            other => panic!("an acceptor says nothing like {other:?}"),
+        };
+        run(
+            &Station { index: 0, net: &net, signals: &signals, tally: &tally, tell: &tell },
+            &servers,
+            vec![()],
+        );
+        assert_eq!(held_first.get(), 3, "its quota and one beyond");
+        assert_eq!(net.closes.take(), [Close::Fin, Close::Rst]);
+        let counters = last.take();
+        assert_eq!((counters.established, counters.closed, counters.held), (5, 2, 3));
+        assert_eq!((counters.failures.total(), passed.get()), (0, 2));
     }
 
     #[test]

@@ -125,6 +125,7 @@ mod tests {
                 lanes: vec![ServeLane { turns }],
                 accept: tuplelab_domain::plan::Accept::All,
                 answered: true,
+                watch: None,
             }))
         };
         assert_eq!(serve(2, &[0, 1]), Ok(()));

@@ -5,14 +5,18 @@ use crate::flow::{Cause, Flow, Step, Token};
 use crate::lane::{LARGEST_TABLE, Notice, Station};
 use crate::net::{Local, Nanos, Net};
 use crate::pacer::Pacer;
+use crate::rounds::Rounds;
+use crate::slots::{Slot, Slots};
 use crate::timing::Timing;
 use crate::turns::ConnectorTurns;
 use crate::window::{Entry, Settled, Window};
 use nix::errno::Errno;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
+use tuplelab_domain::plan::{Activity, Close};
 use tuplelab_domain::sample::{Beyond, Call, Failures};
-use tuplelab_domain::schedule::{BlockPorts, Connect, FlowBlock};
+use tuplelab_domain::schedule::{BlockPorts, Churn, Connect, ConnectLane, FlowBlock};
 
 /// How long a connector with a full window leaves the server to answer several before it looks
 /// again. Waking for each single answer costs more than it brings.
@@ -25,6 +29,8 @@ const HANGS_NANOS: Nanos = 10_000_000;
 /// In a wait for a paced connect that is shorter than this only the oldest flow is watched; in a
 /// longer one, all of them.
 const SHORT_WAIT_NANOS: Nanos = 1_000_000;
+/// Flows that replace others are numbered from here on, by their block and their turn.
+const REPLACING: u64 = 1 << 63;
 /// So many refusals in a row that say "no more left" end a block: the rest would be refused too,
 /// and a search through a full range of ports costs milliseconds each.
 const SHORTAGES_IN_A_ROW: u32 = 16;
@@ -55,7 +61,14 @@ pub(crate) fn run<N: Net>(station: &Station<'_, N>, clients: &Clients) {
         }
     }
     (station.tell)(Notice::Done { complete: connector.complete() });
+    let mut rested = false;
     while !signals.is_released() {
+        if !rested && (signals.moves().is_some() || signals.is_resting()) {
+            connector.moves();
+            rested = true;
+            (station.tell)(Notice::Rested);
+            continue;
+        }
         let probes = clients.probes.get(station.index).and_then(|probes| {
             // Held for a moment only, so a poisoned lock still holds a whole value.
             probes.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -72,7 +85,8 @@ struct Connector<'a, N: Net> {
     clients: &'a Clients,
     blocks: &'a [FlowBlock],
     window: Window<N::Socket>,
-    held: Vec<N::Socket>,
+    /// The oldest first.
+    held: VecDeque<N::Socket>,
     /// For each block, how many of its flows were established.
     established: Vec<u32>,
     /// When answers are to be looked for again, and when behind an oldest flow that hangs.
@@ -91,14 +105,14 @@ enum Leave {
 
 impl<'a, N: Net> Connector<'a, N> {
     fn new(station: &'a Station<'a, N>, clients: &'a Clients, blocks: &'a [FlowBlock]) -> Self {
-        let flows: usize = blocks.iter().map(|block| block.ports.count() as usize).sum();
+        let flows = ConnectLane::flows_of(blocks) as usize;
         Self {
             station,
             clients,
             blocks,
             window: Window::new(clients.work.window as usize),
             // Reserved once; the pages become memory as flows fill them.
-            held: Vec::with_capacity(flows.min(LARGEST_TABLE)),
+            held: VecDeque::with_capacity(flows.min(LARGEST_TABLE)),
             established: vec![0; blocks.len()],
             next_look: 0,
             next_search: 0,
@@ -154,7 +168,7 @@ impl<'a, N: Net> Connector<'a, N> {
     fn wait_for_leave(&mut self, go: Nanos) -> Leave {
         let Station { net, signals, tally, .. } = self.station;
         let pacer = self.clients.pacer.as_ref();
-        let due = pacer.map(|pacer| go.saturating_add(pacer.take()));
+        let due = pacer.map(|pacer| pacer.take().from(go));
         while !signals.is_halted() {
             if self.window.is_full() {
                 self.settle();
@@ -165,10 +179,10 @@ impl<'a, N: Net> Connector<'a, N> {
             let Some((pacer, due)) = pacer.zip(due) else { return Leave::Now };
             match pacer.begin(due, now) {
                 Ok(()) => {
-                    if pacer.pace.is_late(due, now) {
+                    if due.is_late(now) {
                         tally.late();
                     }
-                    return Leave::Since(due);
+                    return Leave::Since(due.at);
                 }
                 Err(until) => {
                     self.settle_oldest();
@@ -265,6 +279,117 @@ impl<'a, N: Net> Connector<'a, N> {
         });
     }
 
+    /// What the work says of held connections, from `move` to `rest`; after that nothing is under way.
+    fn moves(&mut self) {
+        let Some(since) = self.station.signals.moves() else { return };
+        self.station.tally.ramp_over();
+        if let Some(churn) = &self.clients.work.churn {
+            self.churn(churn, since);
+        }
+        while !self.window.is_empty() && !self.station.signals.is_released() {
+            self.settle_until(None);
+        }
+        if let Some(activity) = &self.clients.work.activity {
+            self.exchange(activity, since);
+        }
+    }
+
+    /// Has a round on each held connection in turn, at even intervals, and then waits for those that are
+    /// not answered yet.
+    fn exchange(&mut self, activity: &Activity, since: Nanos) {
+        let Self { station, clients, held, .. } = self;
+        let Station { net, signals, tally, index, .. } = station;
+        let per_second = held.len() as f64 / activity.every.0.as_secs_f64();
+        let mut rounds = Rounds::new(activity.bytes, clients.work.timeout_micros.saturating_mul(1_000));
+        if let Some(mut slots) = Slots::new(per_second, since, *index, clients.work.lanes.len()) {
+            while !signals.is_resting() {
+                match slots.take(net.now()) {
+                    Slot::Wait(due) => {
+                        let until = rounds.deadline().into_iter().chain([due]).min();
+                        let ready = net.wait(rounds.watch(held), until);
+                        rounds.take(*net, tally, held, &ready);
+                    }
+                    Slot::Now { number, late } => {
+                        tally.late_rounds(late);
+                        let place = (number % held.len() as u64) as usize;
+                        if let Some(socket) = held.get(place) {
+                            rounds.begin(*net, tally, place, socket);
+                        }
+                    }
+                }
+            }
+        }
+        while !rounds.is_empty() && !signals.is_released() {
+            let ready = net.wait(rounds.watch(held), rounds.deadline());
+            rounds.take(*net, tally, held, &ready);
+        }
+        tally.rounds_over(rounds.times());
+    }
+
+    /// Replaces the oldest held connection again and again, at this lane's part of the rate.
+    fn churn(&mut self, churn: &Churn, since: Nanos) {
+        let Station { net, signals, tally, index, .. } = self.station;
+        let own = ConnectLane::flows_of(self.blocks) as f64;
+        let all = self.clients.work.flows().max(1) as f64;
+        let Some(mut slots) =
+            Slots::new(churn.rate * own / all, since, *index, self.clients.work.lanes.len())
+        else {
+            return;
+        };
+        let mut spare: Vec<VecDeque<u16>> =
+            self.blocks.iter().map(|block| block.spare.iter().collect()).collect();
+        while !signals.is_resting() {
+            self.settle_oldest();
+            let now = net.now();
+            match slots.take(now) {
+                Slot::Wait(due) if due - now < SHORT_WAIT_NANOS => net.sleep(Some(due)),
+                Slot::Wait(due) => self.settle_until(Some(due)),
+                Slot::Now { number, late } => {
+                    tally.late_by(late);
+                    if self.window.len() < churn.window as usize {
+                        self.replace(churn.close, &mut spare, number, now);
+                    } else {
+                        // Its moment is lost: what could not begin is not made up for.
+                        tally.late();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes the oldest connection and opens one in its place, from the port of its block that has
+    /// been free the longest.
+    fn replace(&mut self, close: Close, spare: &mut [VecDeque<u16>], number: u64, now: Nanos) {
+        let Station { net, tally, .. } = self.station;
+        let Some(oldest) = self.held.pop_front() else { return };
+        let ends = net.ends(&oldest);
+        net.close(oldest, close);
+        tally.closed_one();
+        tally.attempted(now);
+        let found = ends.ok().and_then(|(from, to)| {
+            let is_its = |block: &FlowBlock| block.source == from.ip() && block.destination == to;
+            let index = self.blocks.iter().position(is_its)?;
+            Some((index, self.blocks.get(index)?, spare.get_mut(index)?, from.port()))
+        });
+        let Some((index, block, free, port)) = found else {
+            // The kernel no longer knows its ends: the other end has reset it.
+            return tally.failed(Call::Connect, Cause::Kernel(Errno::ENOTCONN));
+        };
+        let port = match block.ports {
+            BlockPorts::Kernel(_) => None,
+            BlockPorts::Explicit(_) => {
+                free.push_back(port);
+                free.pop_front()
+            }
+        };
+        let flow = REPLACING.wrapping_add(block.first_flow << 24).wrapping_add(number);
+        let local = Local { address: block.source, port };
+        if let Err((call, cause)) = self.begin(index, local, block.destination, flow, now, None) {
+            tally.failed(call, cause);
+            free.extend(port);
+        }
+    }
+
     fn complete(&self) -> Vec<bool> {
         let all = |(block, established): (&FlowBlock, &u32)| *established == block.ports.count();
         self.blocks.iter().zip(&self.established).map(all).collect()
@@ -295,7 +420,7 @@ impl<'a, N: Net> Connector<'a, N> {
 fn keep<N: Net>(
     station: &Station<'_, N>,
     clients: &Clients,
-    held: &mut Vec<N::Socket>,
+    held: &mut VecDeque<N::Socket>,
     established: &mut [u32],
     settled: Settled<N::Socket>,
 ) {
@@ -304,7 +429,7 @@ fn keep<N: Net>(
             // Now, and not when the first of several was looked at.
             let now = station.net.now();
             clients.timing.established(station.index, begun, now);
-            held.push(socket);
+            held.push_back(socket);
             station.tally.established(now);
             if let Some(count) = established.get_mut(block) {
                 *count += 1;
@@ -350,7 +475,13 @@ mod tests {
 
     fn block(ports: BlockPorts) -> FlowBlock {
         let destination = ([127, 0, 0, 2], 7_000).into();
-        FlowBlock { first_flow: 40, source: [127, 0, 0, 1].into(), destination, ports }
+        FlowBlock {
+            first_flow: 40,
+            source: [127, 0, 0, 1].into(),
+            destination,
+            ports,
+            spare: PortSet::empty(),
+        }
     }
 
     fn explicit(count: u16) -> FlowBlock {
@@ -386,9 +517,12 @@ mod tests {
             connectors: 1,
             window: wide.window,
             rate,
+            stretches: Vec::new(),
             timeout_micros: wide.timeout_micros,
             beyond: true,
             answered: wide.answered,
+            churn: None,
+            activity: None,
         };
         let clients = Clients {
             token: 5,
@@ -523,6 +657,88 @@ mod tests {
         // Each of them takes its whole time, a millisecond, and the next waits for it.
         assert_eq!(paced.counters.late, 2, "the second one only by a millisecond");
         assert_eq!(paced.counters.attempted, 4);
+    }
+
+    /// A lane of three flows on ports 1 to 3 with two to spare, that replaces one every millisecond until
+    /// so many are begun.
+    fn churned(close: Close, scripts: Vec<Script>, until: usize) -> (Outcome, Vec<u16>, Vec<Close>) {
+        let mut block = explicit(3);
+        block.spare = PortSet::range(4, 5);
+        let work = Connect {
+            lanes: vec![ConnectLane { blocks: vec![block] }],
+            connectors: 1,
+            window: 4,
+            rate: None,
+            stretches: Vec::new(),
+            timeout_micros: 1_000,
+            beyond: false,
+            answered: true,
+            churn: Some(Churn { rate: 1_000.0, close, window: 4 }),
+            activity: None,
+        };
+        let clients = Clients {
+            token: 5,
+            turns: ConnectorTurns::new(1),
+            pacer: None,
+            timing: Timing::new(&work),
+            probes: vec![Mutex::new(None)],
+            work,
+        };
+        let (signals, tally, last) = (Signals::new(), Tally::default(), RefCell::new(Counters::default()));
+        signals.set_go(1);
+        let net = FakeNet::new(|| {
+            last.replace(tally.counters());
+            signals.release();
+        });
+        net.opening.borrow_mut().extend(scripts);
+        let tell = |notice| match notice {
+            Notice::Done { .. } => signals.set_moves(1_000_000_000),
+            Notice::Rested => assert!(signals.is_resting()),
+            other => panic!("a connector says nothing like {other:?}"),
+        };
+        // The engine's order to rest comes with a connect here, so that time and not luck ends it.
+        net.when_connected.replace(Some(Box::new(|count| {
+            if count >= until {
+                signals.rest();
+            }
+        })));
+        run(&Station { index: 0, net: &net, signals: &signals, tally: &tally, tell: &tell }, &clients);
+        let connects = net.connects.take();
+        let outcome = Outcome {
+            counters: last.take(),
+            complete: Vec::new(),
+            beyond: None,
+            connects,
+            times: clients.timing.times(),
+            most_open: net.most_open.get(),
+            left_open: net.open.get(),
+        };
+        (outcome, net.locals.take().iter().map(SocketAddr::port).collect(), net.closes.take())
+    }
+
+    #[test]
+    fn the_oldest_is_replaced_from_the_port_that_was_free_the_longest() {
+        let answered = || vec![Script::receiving([Received::Echo])];
+        let (outcome, ports, closes) = churned(Close::Fin, answered(), 9);
+        assert_eq!(ports, [1, 2, 3, 4, 5, 1, 2, 3, 4]);
+        assert_eq!(closes, [Close::Fin; 6]);
+        let counters = outcome.counters;
+        assert_eq!((counters.attempted, counters.established, counters.held), (9, 9, 3));
+        assert_eq!((counters.closed, counters.churned, counters.standing()), (6, 6, 3));
+        assert_eq!((outcome.most_open, outcome.left_open), (3, 0), "closed first, then opened");
+        assert_eq!(outcome.connects[3..6], [1_000_000_000, 1_001_000_000, 1_002_000_000]);
+    }
+
+    #[test]
+    fn a_replacement_that_fails_is_a_failure_and_leaves_one_less() {
+        let answered = || Script::receiving([Received::Echo]);
+        let taken = Script { connect: Err(Errno::EADDRNOTAVAIL), ..Script::silent() };
+        let (outcome, ports, _) =
+            churned(Close::Rst, vec![answered(), answered(), answered(), taken, answered()], 5);
+        assert_eq!(failures(&outcome), r#"{"connect EADDRNOTAVAIL":1}"#);
+        assert_eq!(ports, [1, 2, 3, 4, 5]);
+        let counters = outcome.counters;
+        assert_eq!((counters.closed, counters.churned, counters.standing(), counters.held), (2, 1, 2, 2));
     }
 
     #[test]

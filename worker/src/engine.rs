@@ -4,6 +4,8 @@
 //! agent   --> Prepare   listeners bound, lanes started   --> Ready      (or Failed)
 //!         --> Go        a sample at Go and each second   --> Sample ...
 //!                       clients: nothing more opens      --> Plateau
+//!         --> Move      clients: held connections are replaced, where the work says so
+//!         --> Rest      clients: all that was begun has ended   --> Resting
 //!         --> Tell      the figures as they are           --> Told
 //!         --> Halt      clients: as above, early
 //!         --> Release   every lane closes with RST       --> Released, and the worker ends
@@ -61,6 +63,8 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
             }
             Some(Event::Order(WorkerOrder::Go { .. })) => return Err(WorkerError::OutOfTurn("go")),
             Some(Event::Order(WorkerOrder::Halt)) => return Err(WorkerError::OutOfTurn("halt")),
+            Some(Event::Order(WorkerOrder::Move)) => return Err(WorkerError::OutOfTurn("move")),
+            Some(Event::Order(WorkerOrder::Rest)) => return Err(WorkerError::OutOfTurn("rest")),
             Some(Event::Order(WorkerOrder::Tell)) => return Err(WorkerError::OutOfTurn("tell")),
             Some(Event::Order(WorkerOrder::Step { .. })) => return Err(WorkerError::OutOfTurn("step")),
             Some(Event::Malformed(error)) => return Err(error),
@@ -102,6 +106,8 @@ fn perform(events: &Receiver<Event>, reports: &mut Reports<impl Write>) -> Resul
             Some(Event::Order(WorkerOrder::Prepare { .. })) => return Err(WorkerError::PreparedTwice),
             Some(Event::Order(WorkerOrder::Go { .. })) => return Err(WorkerError::OutOfTurn("go")),
             Some(Event::Order(WorkerOrder::Halt)) => return Err(WorkerError::OutOfTurn("halt")),
+            Some(Event::Order(WorkerOrder::Move)) => return Err(WorkerError::OutOfTurn("move")),
+            Some(Event::Order(WorkerOrder::Rest)) => return Err(WorkerError::OutOfTurn("rest")),
             Some(Event::Order(WorkerOrder::Tell)) => return Err(WorkerError::OutOfTurn("tell")),
             Some(Event::Malformed(error)) => return Err(error),
             Some(Event::End) => return Ok(()),
@@ -147,6 +153,11 @@ impl Engine {
             let progress = match next(events, self.tick) {
                 Some(Event::Order(WorkerOrder::Go { at_boottime_nanos })) => self.on_go(at_boottime_nanos),
                 Some(Event::Order(WorkerOrder::Halt)) => self.on_halt(),
+                Some(Event::Order(WorkerOrder::Move)) => {
+                    self.trial.moves(boottime());
+                    Progress::StillOpening
+                }
+                Some(Event::Order(WorkerOrder::Rest)) => self.trial.rest(),
                 Some(Event::Order(WorkerOrder::Tell)) => {
                     reports.write(&WorkerReport::Told(self.figures()))?;
                     Progress::StillOpening
@@ -166,6 +177,9 @@ impl Engine {
                     Progress::StillOpening
                 }
             };
+            if progress == Progress::Resting {
+                reports.write(&WorkerReport::Resting)?;
+            }
             if progress == Progress::Plateau && !self.plateau_reported {
                 self.plateau_reported = true;
                 reports.write(&WorkerReport::Plateau(self.figures()))?;
@@ -214,7 +228,9 @@ impl Engine {
         let pss = process::pss_bytes();
         let (first, last) = self.trial.span();
         let figures = Figures { first, last, counters: self.trial.counters(), times: self.trial.times() };
-        plateau(figures, self.go, self.pss_ready, pss, self.trial.beyond())
+        let round_trips = self.trial.round_trips();
+        let beyond = self.trial.beyond();
+        Plateau { round_trips, ..plateau(figures, self.go, self.pss_ready, pss, beyond) }
     }
 
     /// Closes everything. The set size is that from before, while the flows were held; the counters
@@ -245,6 +261,7 @@ fn plateau(
         beyond,
         go_nanos: go,
         connect_times: figures.times,
+        round_trips: None,
     }
 }
 

@@ -26,6 +26,8 @@ const TIMER_SLACK_NANOS: u64 = 1_000;
 #[derive(Debug)]
 pub(crate) struct Signals {
     go: AtomicU64,
+    moves: AtomicU64,
+    rests: AtomicBool,
     halted: AtomicBool,
     released: AtomicBool,
 }
@@ -35,7 +37,13 @@ const NO_GO: Nanos = Nanos::MAX;
 
 impl Signals {
     pub fn new() -> Self {
-        Self { go: AtomicU64::new(NO_GO), halted: AtomicBool::new(false), released: AtomicBool::new(false) }
+        Self {
+            go: AtomicU64::new(NO_GO),
+            moves: AtomicU64::new(NO_GO),
+            rests: AtomicBool::new(false),
+            halted: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+        }
     }
 
     /// When to begin, once that is known.
@@ -46,6 +54,26 @@ impl Signals {
     /// Begin then.
     pub fn set_go(&self, at: Nanos) {
         self.go.store(at, Ordering::Release);
+    }
+
+    /// Since when held connections move, once they do; still after they were told to rest.
+    pub fn moves(&self) -> Option<Nanos> {
+        Some(self.moves.load(Ordering::Acquire)).filter(|at| *at != NO_GO)
+    }
+
+    /// They move from this moment on.
+    pub fn set_moves(&self, at: Nanos) {
+        self.moves.store(at, Ordering::Release);
+    }
+
+    /// They rest.
+    pub fn rest(&self) {
+        self.rests.store(true, Ordering::Release);
+    }
+
+    /// Whether they are to rest.
+    pub fn is_resting(&self) -> bool {
+        self.rests.load(Ordering::Acquire) || self.is_released()
     }
 
     /// Open nothing more.
@@ -79,6 +107,8 @@ pub(crate) enum Notice {
     },
     /// What the kernel said to one connect more.
     Probed(Beyond),
+    /// Nothing is under way any more on a connecting lane's held connections.
+    Rested,
     /// An accepting lane has passed this listener on.
     Passed(usize),
     /// The lane cannot go on.

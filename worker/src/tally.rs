@@ -4,7 +4,7 @@ use crate::flow::Cause;
 use crate::net::Nanos;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use tuplelab_domain::sample::{Call, Counters, Failures};
+use tuplelab_domain::sample::{Call, Counters, Failures, Histogram};
 
 /// One lane's counters. Only the lane writes them. Aligned so that two lanes never write to one
 /// cache line, nor to a pair that is fetched together.
@@ -16,6 +16,14 @@ pub(crate) struct Tally {
     held: AtomicU64,
     late: AtomicU64,
     strangers: AtomicU64,
+    closed: AtomicU64,
+    rounds: AtomicU64,
+    answered_rounds: AtomicU64,
+    late_rounds: AtomicU64,
+    /// Written once, when the rounds are over.
+    round_trips: Mutex<Option<Histogram>>,
+    /// One more than were established in the ramp, once it is over; 0 before.
+    ramped: AtomicU64,
     /// Moments on the worker's clock; 0 is none.
     first: AtomicU64,
     last: AtomicU64,
@@ -49,9 +57,50 @@ impl Tally {
         self.held.store(self.held.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
+    /// A held one was closed: to be replaced, or because the other end had closed it.
+    pub fn closed_one(&self) {
+        add(&self.closed, 1);
+        self.let_go();
+    }
+
+    /// What is established from now on takes the place of closed ones.
+    pub fn ramp_over(&self) {
+        self.ramped.store(self.established.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// A round was begun on a held connection.
+    pub fn round(&self) {
+        add(&self.rounds, 1);
+    }
+
+    /// All of a round came back.
+    pub fn answered_round(&self) {
+        add(&self.answered_rounds, 1);
+    }
+
+    /// So many rounds began too late, or were left out.
+    pub fn late_rounds(&self, count: u64) {
+        add(&self.late_rounds, count);
+    }
+
+    /// How long the rounds took that were answered, once they are over.
+    pub fn rounds_over(&self, times: Histogram) {
+        *self.round_trips.lock().unwrap_or_else(PoisonError::into_inner) = Some(times);
+    }
+
+    /// The same, if they are.
+    pub fn round_trips(&self) -> Option<Histogram> {
+        self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A paced connect began too late.
     pub fn late(&self) {
-        add(&self.late, 1);
+        self.late_by(1);
+    }
+
+    /// So many began too late, or would have and were left out.
+    pub fn late_by(&self, count: u64) {
+        add(&self.late, count);
     }
 
     /// A connection without this trial's token was dropped.
@@ -86,6 +135,14 @@ impl Tally {
             held: read(&self.held),
             late: read(&self.late),
             strangers: read(&self.strangers),
+            closed: read(&self.closed),
+            rounds: read(&self.rounds),
+            answered_rounds: read(&self.answered_rounds),
+            late_rounds: read(&self.late_rounds),
+            churned: match read(&self.ramped) {
+                0 => 0,
+                ramped => read(&self.established).saturating_sub(ramped - 1),
+            },
             failures,
         }
     }

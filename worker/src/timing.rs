@@ -75,15 +75,19 @@ mod tests {
             source: [127, 0, 0, 1].into(),
             destination: ([127, 0, 0, 2], 7_000).into(),
             ports: BlockPorts::Explicit(PortSet::range(1, 1)),
+            spare: PortSet::empty(),
         };
         let work = Connect {
             lanes: vec![ConnectLane { blocks: vec![block] }; 10],
             connectors: 2,
             window: 1,
             rate: None,
+            stretches: Vec::new(),
             timeout_micros: 1,
             beyond: false,
             answered: true,
+            churn: None,
+            activity: None,
         };
         let timing = Timing::new(&work);
         let begun: Vec<Begun> = (0..9).map(|_| timing.begin(1_000)).collect();

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use tuplelab_domain::sample::{Beyond, ConnectTimes, Counters};
+use tuplelab_domain::sample::{Beyond, ConnectTimes, Counters, Histogram};
 use tuplelab_domain::schedule::{BlockPorts, Connect, Serve, Work};
 
 /// The running lanes. Dropping it closes everything, whatever the reason.
@@ -32,6 +32,8 @@ enum Role {
         clients: Arc<Clients>,
         /// For each lane that is done, which of its blocks are complete.
         complete: Vec<Vec<bool>>,
+        /// Lanes whose held connections are at rest after they moved.
+        rested: usize,
         /// Lanes that are still trying one connect more.
         probing: usize,
         beyond: Option<Beyond>,
@@ -43,6 +45,8 @@ enum Role {
 pub(crate) enum Progress {
     StillOpening,
     Plateau,
+    /// Nothing that moved is under way any more.
+    Resting,
 }
 
 struct ServeTask(Arc<Servers>);
@@ -91,7 +95,7 @@ impl Trial {
                 lane.turns.iter().filter_map(|turn| of_turn(turn.listener)).collect()
             })
             .collect();
-        let turns = ListenerTurns::new(work.listeners.len(), &work.lanes);
+        let turns = ListenerTurns::new(work.listeners.len(), &work.lanes, work.watch.is_some());
         let servers = Arc::new(Servers { token, gate: Gate::of(work.accept), work, turns });
         let mut trial = Self::idle(Role::Server(Arc::clone(&servers)));
         trial.start_lanes(kept, || ServeTask(Arc::clone(&servers)), events)?;
@@ -105,13 +109,14 @@ impl Trial {
         let clients = Arc::new(Clients {
             token,
             turns: ConnectorTurns::new(work.connectors as usize),
-            pacer: work.rate.and_then(Pace::per_second).map(Pacer::new),
+            pacer: Pace::ordered(&work).map(Pacer::new),
             timing: Timing::new(&work),
             probes: (0..lanes).map(|_| Mutex::new(None)).collect(),
             work,
         });
         let complete = vec![Vec::new(); lanes];
-        let role = Role::Client { clients: Arc::clone(&clients), complete, probing: 0, beyond: None };
+        let role =
+            Role::Client { clients: Arc::clone(&clients), complete, rested: 0, probing: 0, beyond: None };
         let mut trial = Self::idle(role);
         trial.start_lanes(vec![Vec::new(); lanes], || ConnectTask(Arc::clone(&clients)), events)?;
         Ok(trial)
@@ -164,6 +169,28 @@ impl Trial {
         }
     }
 
+    /// Held connections move from this moment on, where the work says how.
+    pub fn moves(&self, at: Nanos) {
+        if let Role::Client { .. } = self.role {
+            self.signals.set_moves(at);
+            self.call_all();
+        }
+    }
+
+    /// They rest; `Progress::Resting` is when all do.
+    pub fn rest(&self) -> Progress {
+        self.signals.rest();
+        self.call_all();
+        self.resting()
+    }
+
+    fn resting(&self) -> Progress {
+        match &self.role {
+            Role::Client { rested, .. } if *rested < self.lanes.len() => Progress::StillOpening,
+            Role::Client { .. } | Role::Server(_) => Progress::Resting,
+        }
+    }
+
     fn call_all(&self) {
         self.lanes.iter().for_each(Lane::call);
     }
@@ -190,6 +217,10 @@ impl Trial {
                 self.call(Some(next));
                 return Ok(self.after_opening());
             }
+            (Notice::Rested, Role::Client { rested, .. }) => {
+                *rested += 1;
+                return Ok(self.resting());
+            }
             (Notice::Probed(more), Role::Client { probing, beyond, .. }) => {
                 *probing = probing.saturating_sub(1);
                 let sum = beyond.get_or_insert(Beyond { tried: 0, refused: Vec::new() });
@@ -205,7 +236,7 @@ impl Trial {
                 }
             }
             (Notice::Passed(_), Role::Client { .. })
-            | (Notice::Done { .. } | Notice::Probed(_), Role::Server(_)) => {}
+            | (Notice::Done { .. } | Notice::Probed(_) | Notice::Rested, Role::Server(_)) => {}
         }
         Ok(Progress::StillOpening)
     }
@@ -213,7 +244,7 @@ impl Trial {
     /// Once every lane is done: asks for one connect more where the order wants it, else there is
     /// the plateau. Only now, because what one lane lacks another may still hold back.
     pub fn after_opening(&mut self) -> Progress {
-        let Role::Client { clients, complete, probing, beyond } = &mut self.role else {
+        let Role::Client { clients, complete, probing, beyond, .. } = &mut self.role else {
             return Progress::StillOpening;
         };
         if clients.turns.done() < self.lanes.len() {
@@ -254,6 +285,15 @@ impl Trial {
     pub fn span(&self) -> (Option<Nanos>, Option<Nanos>) {
         let tallies = || self.lanes.iter().map(|lane| &lane.tally);
         (tallies().filter_map(|t| t.first()).min(), tallies().filter_map(|t| t.last()).max())
+    }
+
+    /// How long rounds on held connections took, once they are over.
+    pub fn round_trips(&self) -> Option<Histogram> {
+        let mut all: Option<Histogram> = None;
+        for own in self.lanes.iter().filter_map(|lane| lane.tally.round_trips()) {
+            all.get_or_insert_default().merge(&own);
+        }
+        all
     }
 
     /// What the kernel said to one connect more, once it was asked.

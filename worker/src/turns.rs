@@ -46,11 +46,14 @@ pub(crate) struct ListenerTurns {
 struct Turns {
     lanes: Vec<usize>,
     position: AtomicUsize,
+    /// Whether the first lane comes after the last.
+    around: bool,
 }
 
 impl ListenerTurns {
-    /// The turns that these lanes name.
-    pub fn new(listeners: usize, lanes: &[ServeLane]) -> Self {
+    /// The turns that these lanes name. Where lanes let go of what they hold, turns go `around`: the
+    /// first lane may have room again when the last has none.
+    pub fn new(listeners: usize, lanes: &[ServeLane], around: bool) -> Self {
         let mut order = vec![Vec::new(); listeners];
         for (lane, work) in lanes.iter().enumerate() {
             for turn in &work.turns {
@@ -59,7 +62,11 @@ impl ListenerTurns {
                 }
             }
         }
-        let turns = |lanes| Turns { lanes, position: AtomicUsize::new(0) };
+        let turns = |lanes: Vec<usize>| Turns {
+            around: around && lanes.len() > 1,
+            lanes,
+            position: AtomicUsize::new(0),
+        };
         Self { listeners: order.into_iter().map(turns).collect() }
     }
 
@@ -70,13 +77,16 @@ impl ListenerTurns {
 
     /// Whether no lane comes after the one whose turn it is.
     pub fn is_last(&self, listener: usize) -> bool {
-        self.listeners.get(listener).is_none_or(|l| l.position.load(Ordering::Acquire) + 1 >= l.lanes.len())
+        let ends = |turns: &Turns| turns.position.load(Ordering::Acquire) + 1 >= turns.lanes.len();
+        self.listeners.get(listener).is_none_or(|turns| !turns.around && ends(turns))
     }
 
     /// The lane whose turn it is.
     pub fn lane_at(&self, listener: usize) -> Option<usize> {
         let turns = self.listeners.get(listener)?;
-        turns.lanes.get(turns.position.load(Ordering::Acquire)).copied()
+        let position = turns.position.load(Ordering::Acquire);
+        let position = if turns.around { position % turns.lanes.len() } else { position };
+        turns.lanes.get(position).copied()
     }
 
     /// The lane whose turn it is passes the listener on.
@@ -105,11 +115,20 @@ mod tests {
         let lane = |listeners: &[u32]| ServeLane {
             turns: listeners.iter().map(|&listener| Turn { listener, quota: 1 }).collect(),
         };
-        let turns = ListenerTurns::new(2, &[lane(&[0]), lane(&[0, 1]), lane(&[1])]);
+        let turns = ListenerTurns::new(2, &[lane(&[0]), lane(&[0, 1]), lane(&[1])], false);
         assert!(turns.is_mine(0, 0) && turns.is_mine(1, 1) && !turns.is_mine(0, 1));
         assert!(!turns.is_last(0));
         turns.pass(0);
         assert!(turns.is_mine(0, 1) && turns.is_last(0));
         assert_eq!(turns.lane_at(1), Some(1));
+
+        let around = ListenerTurns::new(2, &[lane(&[0, 1]), lane(&[0])], true);
+        around.pass(0);
+        assert!(
+            around.is_mine(0, 1) && !around.is_last(0) && around.is_last(1),
+            "one lane alone is the last"
+        );
+        around.pass(0);
+        assert!(around.is_mine(0, 0));
     }
 }

@@ -60,6 +60,10 @@ impl<S> Window<S> {
         self.entries.len() >= self.room
     }
 
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

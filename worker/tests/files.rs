@@ -16,15 +16,18 @@ fn a_lane_opens_as_many_flows_as_its_table_may_hold_and_says_emfile() {
     let destination: SocketAddr = deaf.local_addr().unwrap();
     let ports = BlockPorts::Explicit(PortSet::range(20_001, 21_000));
     let source = [127, 77, 21, 2].into();
-    let blocks = vec![FlowBlock { first_flow: 0, source, destination, ports }];
+    let blocks = vec![FlowBlock { first_flow: 0, source, destination, ports, spare: PortSet::empty() }];
     let work = Work::Connect(Connect {
         lanes: vec![ConnectLane { blocks }],
         connectors: 1,
         window: 64,
         rate: None,
+        stretches: Vec::new(),
         timeout_micros: 2_000_000,
         beyond: false,
         answered: false,
+        churn: None,
+        activity: None,
     });
     let (input, mut orders) = pipe().unwrap();
     let (reports, output) = pipe().unwrap();

@@ -6,12 +6,12 @@ use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tuplelab_domain::plan::Accept;
+use tuplelab_domain::plan::{Accept, Close};
 use tuplelab_domain::ports::PortSet;
 use tuplelab_domain::sample::{Counters, Plateau, Sample};
 use tuplelab_domain::schedule::{
-    BlockPorts, Connect, ConnectLane, FlowBlock, Listener, Serve, ServeLane, Turn, Work, WorkerOrder,
-    WorkerReport,
+    BlockPorts, Churn, Connect, ConnectLane, FlowBlock, Listener, Serve, ServeLane, Stretch, Turn, Work,
+    WorkerOrder, WorkerReport,
 };
 use tuplelab_worker::{WorkerError, main_loop};
 
@@ -115,7 +115,7 @@ fn serve(endpoint: SocketAddr, quotas: &[u32]) -> Work {
     let lane = |quota: &u32| ServeLane { turns: vec![Turn { listener: 0, quota: *quota }] };
     let listeners = vec![Listener { endpoint, backlog: 4_096 }];
     let lanes = quotas.iter().map(lane).collect();
-    Work::Serve(Serve { listeners, lanes, accept: Accept::All, answered: true })
+    Work::Serve(Serve { listeners, lanes, accept: Accept::All, answered: true, watch: None })
 }
 
 fn client() -> Connect {
@@ -124,16 +124,25 @@ fn client() -> Connect {
         connectors: 1,
         window: 64,
         rate: None,
+        stretches: Vec::new(),
         timeout_micros: 10_000_000,
         beyond: false,
         answered: true,
+        churn: None,
+        activity: None,
     }
 }
 
 /// A lane that opens these ports from 127.77.test.2 to the test's server.
 fn lane(test: u8, first_flow: u64, ports: BlockPorts) -> ConnectLane {
     ConnectLane {
-        blocks: vec![FlowBlock { first_flow, source: ip(test, 2), destination: server(test), ports }],
+        blocks: vec![FlowBlock {
+            first_flow,
+            source: ip(test, 2),
+            destination: server(test),
+            ports,
+            spare: PortSet::empty(),
+        }],
     }
 }
 
@@ -320,6 +329,26 @@ fn a_pace_is_kept_and_what_was_late_is_said() {
 }
 
 #[test]
+fn stages_begin_when_they_are_due_and_a_burst_comes_as_one() {
+    let server = Worker::ready(serve(server(22), &[200]));
+    let stretch = |connects, micros| Stretch { connects, micros };
+    let staged = Connect {
+        stretches: vec![stretch(50, 100_000), stretch(0, 300_000), stretch(100, 0), stretch(50, 100_000)],
+        connectors: 2,
+        ..client()
+    };
+    let lanes = vec![lane(22, 0, ports(20_001, 20_100)), lane(22, 100, ports(20_101, 20_200))];
+    let mut client = Worker::ready(connect(lanes, staged));
+    client.go();
+    let plateau = client.plateau();
+    assert_eq!((plateau.counters.established, failures(&plateau).as_str()), (200, "{}"));
+    // The last one is due 98 ms into the last stage.
+    assert!(plateau.last_micros >= Some(498_000), "{:?}", plateau.last_micros);
+    client.release();
+    server.release();
+}
+
+#[test]
 fn a_worker_that_waits_for_a_distant_pace_or_go_obeys_at_once() {
     let slow = Connect { rate: Some(0.001), ..client() };
     let began = Instant::now();
@@ -338,7 +367,7 @@ fn a_worker_that_waits_for_a_distant_pace_or_go_obeys_at_once() {
 fn serve_like(test: u8, accept: Accept, quota: u32, backlog: u32) -> Work {
     let lanes = vec![ServeLane { turns: vec![Turn { listener: 0, quota }] }];
     let listeners = vec![Listener { endpoint: server(test), backlog }];
-    Work::Serve(Serve { listeners, lanes, accept, answered: false })
+    Work::Serve(Serve { listeners, lanes, accept, answered: false, watch: None })
 }
 
 /// A client that opens so many and waits for no answers.
@@ -447,8 +476,13 @@ fn flows_over_ipv6_are_answered_too() {
         return; // a host without IPv6
     }
     let server = Worker::ready(serve(endpoint, &[60]));
-    let block =
-        |first_flow, ports| FlowBlock { first_flow, source: endpoint.ip(), destination: endpoint, ports };
+    let block = |first_flow, ports| FlowBlock {
+        first_flow,
+        source: endpoint.ip(),
+        destination: endpoint,
+        ports,
+        spare: PortSet::empty(),
+    };
     let blocks = vec![block(0, ports(20_001, 20_030)), block(30, BlockPorts::Kernel(30))];
     let mut client = Worker::ready(connect(vec![ConnectLane { blocks }], client()));
     client.go();
@@ -456,6 +490,100 @@ fn flows_over_ipv6_are_answered_too() {
     assert_eq!((failures(&plateau).as_str(), plateau.counters.established), ("{}", 60));
     client.release();
     server.release();
+}
+
+/// Replaces connections of two lanes until 300 are, and returns both ends' last words and how many ports
+/// are in TIME_WAIT.
+fn churn(test: u8, close: Close, spare: PortSet) -> (Plateau, Plateau, usize) {
+    let mut work = serve(server(test), &[50, 50]);
+    if let Work::Serve(serve) = &mut work {
+        serve.watch = Some(20);
+    }
+    let mut server_worker = Worker::ready(work);
+    let mut lanes = vec![lane(test, 0, ports(20_001, 20_050)), lane(test, 50, ports(20_051, 20_100))];
+    let half = spare.len() / 2;
+    lanes[0].blocks[0].spare = spare.slice(0, half);
+    lanes[1].blocks[0].spare = spare.slice(half, half);
+    let churn = Some(Churn { rate: 1_000.0, close, window: 4 });
+    let mut client = Worker::ready(connect(lanes, Connect { churn, ..client() }));
+    client.go();
+    assert_eq!(client.plateau().counters.held, 100);
+    client.say(&WorkerOrder::Move);
+    until(&mut client, |counters| counters.churned >= 300);
+    client.say(&WorkerOrder::Rest);
+    assert_eq!(client.hear(), WorkerReport::Resting);
+    let told = client.tell();
+    until(&mut server_worker, |counters| counters.closed == told.counters.closed);
+    // Both ends of each, as before. A table that is read while other tests churn may name one twice.
+    let began = Instant::now();
+    while sockets(test, ESTABLISHED) != 200 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{} are held", sockets(test, ESTABLISHED));
+    }
+    let (served, waiting) = (server_worker.tell(), sockets(test, TIME_WAIT));
+    client.release();
+    server_worker.release();
+    assert_eq!([ESTABLISHED, LISTEN].map(|state| sockets(test, state)), [0, 0]);
+    (told, served, waiting)
+}
+
+#[test]
+fn connections_are_replaced_with_a_reset_and_both_ends_hold_as_many_as_before() {
+    let (told, served, waiting) = churn(23, Close::Rst, PortSet::range(20_101, 20_110));
+    assert_eq!(failures(&told), "{}");
+    for end in [&told.counters, &served.counters] {
+        assert_eq!((end.standing(), end.held), (100, 100), "{end:?}");
+    }
+    assert_eq!((told.counters.closed, waiting), (told.counters.churned, 0));
+}
+
+#[test]
+fn connections_that_are_replaced_with_fin_leave_their_ports_in_time_wait() {
+    let (told, served, waiting) = churn(24, Close::Fin, PortSet::range(20_101, 24_100));
+    assert_eq!(failures(&told), "{}");
+    assert_eq!((told.counters.standing(), served.counters.standing()), (100, 100));
+    assert!(waiting as u64 >= told.counters.closed.min(300), "{waiting} of {}", told.counters.closed);
+}
+
+#[test]
+fn held_connections_have_their_rounds_and_each_is_timed() {
+    let mut work = serve(server(26), &[25, 25]);
+    if let Work::Serve(serve) = &mut work {
+        serve.watch = Some(1);
+    }
+    let mut server_worker = Worker::ready(work);
+    let lanes = vec![lane(26, 0, ports(20_001, 20_025)), lane(26, 25, ports(20_026, 20_050))];
+    let activity = Some("4096B every 100ms".parse().unwrap());
+    let mut client = Worker::ready(connect(lanes, Connect { activity, ..client() }));
+    client.go();
+    client.plateau();
+    assert_eq!(client.tell().round_trips, None);
+    client.say(&WorkerOrder::Move);
+    until(&mut client, |counters| counters.answered_rounds >= 150);
+    client.say(&WorkerOrder::Rest);
+    assert_eq!(client.hear(), WorkerReport::Resting);
+    let told = client.tell();
+    assert_eq!((failures(&told).as_str(), told.counters.held), ("{}", 50));
+    assert_eq!(told.counters.rounds, told.counters.answered_rounds);
+    assert_eq!(told.round_trips.map(|times| times.count()), Some(told.counters.rounds));
+    let served = server_worker.tell().counters;
+    assert_eq!((served.held, served.closed, served.failures.total()), (50, 0, 0));
+    client.release();
+    server_worker.release();
+}
+
+#[test]
+fn where_nothing_moves_rest_is_answered_at_once() {
+    let mut server_worker = Worker::ready(serve(server(25), &[10]));
+    let mut client = Worker::ready(connect(vec![lane(25, 0, ports(20_001, 20_010))], client()));
+    client.go();
+    client.plateau();
+    for worker in [&mut client, &mut server_worker] {
+        worker.say(&WorkerOrder::Move);
+        worker.say(&WorkerOrder::Rest);
+        assert_eq!(worker.hear(), WorkerReport::Resting);
+    }
+    client.release();
+    server_worker.release();
 }
 
 #[test]

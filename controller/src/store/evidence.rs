@@ -129,7 +129,23 @@ async fn put_end(
     end: &End,
 ) -> Result<(), Fault> {
     let (agent, role) = (end.agent.as_str(), end.role.name());
-    let Counters { attempted, established, held, late, strangers, failures } = &end.counters;
+    let Counters {
+        attempted,
+        established,
+        held,
+        late,
+        strangers,
+        closed,
+        churned,
+        rounds,
+        answered_rounds,
+        late_rounds,
+        failures,
+    } = &end.counters;
+    let (rounds, answered_rounds, late_rounds) =
+        (to_int(*rounds), to_int(*answered_rounds), to_int(*late_rounds));
+    let round_trips = end.round_trips.as_ref().map(|times| to_json("trial_end", times)).transpose()?;
+    let (closed, churned) = (to_int(*closed), to_int(*churned));
     let (attempted, established) = (to_int(*attempted), to_int(*established));
     let (held, late, strangers) = (to_int(*held), to_int(*late), to_int(*strangers));
     let (first, last) = (end.first_micros.map(to_int), end.last_micros.map(to_int));
@@ -144,9 +160,10 @@ async fn put_end(
     let id = query!(
         "INSERT INTO trial_end (run, case_index, trial_index, position, agent, role, attempted, established, held,
              late, strangers, first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes, beyond_tried,
-             read_before, read_after, samples_missing, go_nanos, clock, connect_times)
+             read_before, read_after, samples_missing, go_nanos, clock, connect_times, closed, churned, rounds,
+             answered_rounds, late_rounds, round_trips)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-             ?22, ?23)",
+             ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
         run.0,
         trial.case,
         trial.trial,
@@ -169,7 +186,13 @@ async fn put_end(
         missing,
         go,
         clock,
-        times
+        times,
+        closed,
+        churned,
+        rounds,
+        answered_rounds,
+        late_rounds,
+        round_trips
     )
     .execute(&mut *tx)
     .await?
@@ -303,6 +326,11 @@ async fn ends(
                 held: from_int(row.held),
                 late: from_int(row.late),
                 strangers: from_int(row.strangers),
+                closed: from_int(row.closed),
+                churned: from_int(row.churned),
+                rounds: from_int(row.rounds),
+                answered_rounds: from_int(row.answered_rounds),
+                late_rounds: from_int(row.late_rounds),
                 failures: load,
             },
             census: census(tx, row.id).await?,
@@ -312,6 +340,7 @@ async fn ends(
             pss_ready_bytes: row.pss_ready_bytes.map(from_int),
             pss_bytes: row.pss_bytes.map(from_int),
             beyond: row.beyond_tried.map(|tried| Beyond { tried: from_int(tried), refused }),
+            round_trips: row.round_trips.map(|times| from_json("trial_end", &times)).transpose()?,
             // An empty reading is one that was made of a host that shows no table.
             before: (row.read_before != 0).then_some(before),
             after: (row.read_after != 0).then_some(after),

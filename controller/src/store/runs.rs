@@ -257,8 +257,8 @@ pub(super) async fn list(tx: &mut SqliteConnection, limit: u32) -> Result<Vec<Ru
         r#"SELECT run.id, run.plan, plan.question, run.submitter, run.submitted_at, run.finished_at, run.state, run.outcome,
              (SELECT max(held) FROM (
                 SELECT min(
-                  total(e.established) FILTER (WHERE e.role = 'client'),
-                  total(e.established) FILTER (WHERE e.role = 'server'),
+                  total(e.established - e.closed) FILTER (WHERE e.role = 'client'),
+                  total(e.established - e.closed) FILTER (WHERE e.role = 'server'),
                   iif(count(*) FILTER (WHERE e.role = 'client' AND e.id IS NOT NULL AND c.trial_end IS NULL), 0,
                       total(c.established) FILTER (WHERE e.role = 'client')),
                   iif(count(*) FILTER (WHERE e.role = 'server' AND e.id IS NOT NULL AND c.trial_end IS NULL), 0,

@@ -35,13 +35,16 @@ pub(super) async fn put(tx: &mut SqliteConnection, batch: &[SampleRow]) -> Resul
         let (attempted, established) = (to_int(counters.attempted), to_int(counters.established));
         let (held, late, strangers) =
             (to_int(counters.held), to_int(counters.late), to_int(counters.strangers));
+        let (closed, churned) = (to_int(counters.closed), to_int(counters.churned));
+        let (rounds, answered_rounds, late_rounds) =
+            (to_int(counters.rounds), to_int(counters.answered_rounds), to_int(counters.late_rounds));
         let failures = to_json("sample", &counters.failures)?;
         // The key alone may be there already; anything else that is wrong with a row is an error,
         // which OR IGNORE would swallow.
         let added = query!(
             "INSERT INTO sample (run, epoch, agent, sequence, case_index, trial_index, tick, elapsed_micros,
-                 cpu_micros, attempted, established, held, late, strangers, failures)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                 cpu_micros, attempted, established, held, late, strangers, failures, closed, churned, rounds, answered_rounds, late_rounds)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
              ON CONFLICT (run, epoch, agent, sequence) DO NOTHING",
             row.run.0,
             row.epoch,
@@ -57,7 +60,12 @@ pub(super) async fn put(tx: &mut SqliteConnection, batch: &[SampleRow]) -> Resul
             held,
             late,
             strangers,
-            failures
+            failures,
+            closed,
+            churned,
+            rounds,
+            answered_rounds,
+            late_rounds
         )
         .execute(&mut *tx)
         .await?;
@@ -89,6 +97,11 @@ pub(super) async fn of(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<Sam
                         held: from_int(row.held),
                         late: from_int(row.late),
                         strangers: from_int(row.strangers),
+                        closed: from_int(row.closed),
+                        churned: from_int(row.churned),
+                        rounds: from_int(row.rounds),
+                        answered_rounds: from_int(row.answered_rounds),
+                        late_rounds: from_int(row.late_rounds),
                         failures: from_json("sample", &row.failures)?,
                     },
                 },

@@ -7,7 +7,7 @@ pub use start::{HostClock, StartSkew};
 use crate::capacity::Prediction;
 use crate::id::AgentName;
 use crate::plan::Accept;
-use crate::sample::{Beyond, Census, ConnectTimes, Counters, Digest, Failures, Ramp, Readings};
+use crate::sample::{Beyond, Census, ConnectTimes, Counters, Digest, Failures, Histogram, Ramp, Readings};
 use crate::schedule::Role;
 use crate::script::Observation;
 use schemars::JsonSchema;
@@ -36,6 +36,9 @@ pub struct End {
     pub pss_bytes: Option<u64>,
     /// What the kernel said to one connect more than there are four-tuples.
     pub beyond: Option<Beyond>,
+    /// Client: how long answered rounds on held connections took.
+    #[serde(default)]
+    pub round_trips: Option<Histogram>,
     /// The kernel's counters before the trial.
     pub before: Option<Readings>,
     /// The kernel's counters at the census.
@@ -81,9 +84,21 @@ impl TrialEvidence {
         self.ends.iter().filter(move |end| end.role == role)
     }
 
-    /// The application's count of established flows at one end.
+    /// The application's count of established flows at one end, without those that were closed again.
     pub fn established(&self, role: Role) -> u64 {
-        self.ends_of(role).map(|end| end.counters.established).sum()
+        self.ends_of(role).map(|end| end.counters.standing()).sum()
+    }
+
+    /// Flows that the clients established in the ramp.
+    fn ramped(&self) -> u64 {
+        let of = |end: &End| end.counters.established.saturating_sub(end.counters.churned);
+        self.ends_of(Role::Client).map(of).sum()
+    }
+
+    /// Whether connections were replaced or used while they were held: then what a worker used in all is no
+    /// cost of opening and holding them.
+    fn moved(&self) -> bool {
+        self.ends.iter().any(|end| end.counters.closed > 0 || end.counters.rounds > 0)
     }
 
     /// The kernel's count at one end; `None` unless every host of that end was counted.
@@ -156,7 +171,7 @@ impl TrialEvidence {
         let first = self.ends_of(Role::Client).filter_map(|end| end.first_micros).min()?;
         let last = self.ends_of(Role::Client).filter_map(|end| end.last_micros).max()?;
         let micros = last.checked_sub(first).filter(|micros| *micros > 0)?;
-        Some(self.established(Role::Client) as f64 / (micros as f64 / 1e6))
+        Some(self.ramped() as f64 / (micros as f64 / 1e6))
     }
 
     /// How long connects took at all clients; `None` where one of them did not say.
@@ -178,8 +193,12 @@ impl TrialEvidence {
         StartSkew::of(self.ends_of(Role::Client))
     }
 
-    /// CPU time of all workers for one established pair, in microseconds.
+    /// CPU time of all workers for one established pair, in microseconds; `None` where it was spent on
+    /// other things, too.
     pub fn cpu_micros_per_pair(&self) -> Option<f64> {
+        if self.moved() {
+            return None;
+        }
         let pairs = self.established(Role::Client);
         let cpu: u64 = self.ends.iter().map(|end| end.cpu_micros).sum::<Option<u64>>()?;
         (pairs > 0).then(|| cpu as f64 / pairs as f64)

@@ -2,6 +2,7 @@
 
 use super::accept::Accept;
 use super::accepting::Places;
+use super::close::Close;
 use super::file::{Body, ExpectText, PlanFile};
 use super::given::Given;
 use super::model::{
@@ -9,6 +10,7 @@ use super::model::{
     SourcePorts,
 };
 use super::problem::PlanProblem;
+use super::shapes::{Shapes, are_stages};
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
 use crate::schedule::Role;
@@ -182,9 +184,10 @@ impl Checker {
     /// The setup of a case: its values must also go together. Those of the base need not, as long as
     /// every case gives its own.
     fn case(&mut self, body: Body) -> Setup {
-        let places = Places::of(&body);
+        let (places, shapes) = (Places::of(&body), Shapes::of(&body));
         let setup = self.setup(body);
-        places.problems(&setup).into_iter().for_each(|problem| self.add(problem));
+        let problems = places.problems(&setup).into_iter().chain(shapes.problems(&setup));
+        problems.for_each(|problem| self.add(problem));
         setup
     }
 
@@ -224,6 +227,22 @@ impl Checker {
             labels: self.value(body.clients.labels, BTreeMap::new(), printable_labels),
             sysctls: self.sysctls(body.clients.sysctls),
         };
+        let churn = body.load.churn.place().map(|_| {
+            self.value(body.load.churn, Rate::PerSecond(1), |rate| match rate {
+                Rate::Unlimited => {
+                    Err("load.churn = \"unlimited\" is no rate: write one, as in \"1k/s\"".into())
+                }
+                Rate::PerSecond(_) => Ok(()),
+            })
+        });
+        let activity = match body.load.activity {
+            Given::Absent => None,
+            Given::Good(activity, _) => Some(activity),
+            Given::Bad(what, place) => {
+                self.add(PlanProblem::at(place, what));
+                None
+            }
+        };
         let excess = self.excess(body.load.excess, &body.load.connections);
         let load =
             Load {
@@ -239,6 +258,10 @@ impl Checker {
                 excess,
                 answered: self.value(body.load.answered, true, |_| Ok(())),
                 rate: self.value(body.load.rate, Rate::Unlimited, |_| Ok(())),
+                stages: self.value(body.load.stages, Vec::new(), |stages| are_stages(stages)),
+                churn,
+                activity,
+                close: self.value(body.load.close, Close::Rst, |_| Ok(())),
                 hold: self.value(body.load.hold, Span(Duration::from_secs(1)), |_| Ok(())),
                 timeout: self.value(body.load.timeout, Span(Duration::from_secs(10)), |timeout| {
                     if timeout.0.is_zero() {

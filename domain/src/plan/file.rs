@@ -4,12 +4,15 @@
 //! the values keep their places in the source, a problem of a swept value points at the sweep.
 
 use super::accept::Accept;
+use super::activity::Activity;
 use super::cases::{listed_cases, put};
+use super::close::Close;
 use super::depth::too_deep;
 use super::given::Given;
 use super::model::{AnswerIs, Connections, Family, Labels, SourcePorts};
 use super::problem::PlanProblem;
 use super::schema::{Known, known_at};
+use super::stage::Stage;
 use crate::capacity::Limit;
 use crate::ports::PortSet;
 use crate::sysctl::Sysctl;
@@ -166,6 +169,18 @@ pub(super) struct LoadText {
     /// "unlimited" or connects per second over all clients (default "unlimited").
     #[schemars(with = "Option<Rate>")]
     pub(super) rate: Given<Rate>,
+    /// The ramp in place of a rate, stage by stage: "10k at 1k/s", "pause 5s", "rest at unlimited".
+    #[schemars(with = "Option<Vec<Stage>>")]
+    pub(super) stages: Given<Vec<Stage>>,
+    /// Connections replaced per second over all clients while they are held: "1k/s" (default none).
+    #[schemars(with = "Option<Rate>")]
+    pub(super) churn: Given<Rate>,
+    /// How a connection that is replaced is closed: "rst" (default) or "fin".
+    #[schemars(with = "Option<Close>")]
+    pub(super) close: Given<Close>,
+    /// What each held connection sends, and gets back: "64B every 10s" (default nothing).
+    #[schemars(with = "Option<Activity>")]
+    pub(super) activity: Given<Activity>,
     /// How long the connections are held once the last is up (default "1s").
     #[schemars(with = "Option<Span>")]
     pub(super) hold: Given<Span>,

@@ -2,6 +2,9 @@
 //! The serialised form of a `Setup` is the form of a plan file.
 
 use super::accept::Accept;
+use super::activity::Activity;
+use super::close::Close;
+use super::stage::Stage;
 use crate::capacity::Limit;
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
@@ -136,12 +139,29 @@ pub struct Load {
     /// Whether a connection counts once the server's application has answered on it; else, once its
     /// handshake is over.
     pub answered: bool,
-    /// Connects begun per second over all clients.
+    /// Connects begun per second over all clients; where there are stages, they say it.
     pub rate: Rate,
+    /// The ramp, stage by stage, over all clients; empty where the rate says it all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
+    /// Connections replaced per second over all clients while they are held: the oldest is closed, a
+    /// new one opened in its place. `None` is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub churn: Option<Rate>,
+    /// How a connection that is replaced is closed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub close: Close,
+    /// What is sent, and sent back, on each connection while it is held; `None` is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
     /// How long all connections are held once the last one is up.
     pub hold: Span,
     /// How long one connection may take to be answered.
     pub timeout: Span,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The address family.

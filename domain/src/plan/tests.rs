@@ -422,7 +422,7 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 37, "{keys:?}");
+    assert_eq!(keys.len(), 41, "{keys:?}");
     for key in keys {
         let text = match key.strip_prefix("expect.") {
             Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
@@ -514,6 +514,10 @@ prop_compose! {
             excess: if count.is_some() { 0 } else { excess },
             answered,
             rate: rate.map_or(Rate::Unlimited, Rate::PerSecond),
+            stages: if rate.is_none() && v6 { vec![crate::plan::Stage::Rest(Rate::Unlimited)] } else { Vec::new() },
+            churn: count.filter(|count| *count < 100 && v6 && hold > 0).map(Rate::PerSecond),
+            close: crate::plan::Close::Rst,
+            activity: (!v6 && hold > 0).then(|| "64B every 10s".parse().expect("an activity")),
             hold: Span(Duration::from_micros(hold)),
             timeout: Span(Duration::from_micros(timeout)),
         }
@@ -577,6 +581,9 @@ proptest! {
         let steps = if script { crate::script::Step::parse_all(lines).expect("steps") } else { Vec::new() };
         let mut setup = Setup { servers, clients, load, steps };
         setup.load.answered &= setup.servers.accept.takes_all();
+        if setup.servers.accept != Accept::All {
+            (setup.load.churn, setup.load.activity) = (None, None);
+        }
         if setup.servers.accept == Accept::Close && setup.load.connections == Connections::Max {
             (setup.load.connections, setup.load.excess) = (Connections::Exactly(1), 0);
         }
@@ -663,5 +670,65 @@ fn an_expected_answer_needs_a_step_and_a_form() {
     assert!(problem("y = ok").contains("is about a step labelled 'y', and no step is"));
     for bad in ["x", "= ok", "x =", "x y = 1", "x = 1 2"] {
         assert!(problem(bad).contains("is no answer: write a step's label"), "{bad}");
+    }
+}
+
+#[test]
+fn stages_say_alone_and_to_the_last_connect_how_fast_they_begin() {
+    let load = |text: &str| problems(&format!("[load]\n{text}\n"));
+    for (text, says) in [
+        ("rate = \"5k/s\"\nstages = [\"rest at 1k/s\"]", "both say how fast connects begin"),
+        ("stages = []", "names no stage"),
+        ("stages = [\"10k\"]", "'10k' is no stage"),
+        ("stages = [\"rest at 1k/s\", \"pause 1s\"]", "leaves nothing for the stages after it"),
+        ("stages = [\"1k at 1k/s\"]", "the stages may not begin them all"),
+        ("stages = [\"1k at 1k/s\", \"pause 1s\"]", "nothing begins after it"),
+        ("connections = 5\nstages = [\"4 at 1k/s\"]", "begin 4 connects, load.connections asks for 5"),
+        ("connections = 5\nstages = [\"6 at 1k/s\", \"rest at 1k/s\"]", "begin 6 connects"),
+        ("connections = 5\nstages = [\"5 at 1k/s\", \"rest at 1k/s\"]", "has nothing left to begin"),
+    ] {
+        let told = load(text);
+        assert!(told.contains(says) && told.contains("plan.toml:"), "{text}: {told}");
+    }
+    let good = |text: &str| plan(&format!("[load]\n{text}\n"));
+    good("connections = 5\nstages = [\"4 at 1k/s\", \"pause 1s\", \"rest at unlimited\"]");
+    good("rate = \"unlimited\"\nstages = [\"4 at 1k/s\", \"rest at 1k/s\"]");
+}
+
+#[test]
+fn churn_needs_room_and_the_time_of_a_hold() {
+    let load = |text: &str| problems(&format!("[load]\n{text}\n"));
+    for (text, says) in [
+        ("churn = \"unlimited\"\nconnections = 9", "is no rate"),
+        ("churn = \"1k/s\"", "\"max\" leaves none"),
+        ("close = \"fin\"", "says how churn closes, and there is none"),
+        ("churn = \"1k/s\"\nconnections = 9\nhold = \"0s\"", "no time for load.churn"),
+        (
+            "churn = \"1k/s\"\nconnections = 9\nanswered = false\n[servers]\naccept = \"until 5\"",
+            "servers that accept all",
+        ),
+        (
+            "churn = \"1k/s\"\nclose = \"fin\"\nconnections = \"60k\"\nhold = \"5s\"",
+            "60,000 connections and 5,000 closed ones need 65,000 four-tuples, the plan's ports give 64,512",
+        ),
+    ] {
+        let told = load(text);
+        assert!(told.contains(says) && told.contains("plan.toml:"), "{text}: {told}");
+    }
+    plan("[load]\nchurn = \"1k/s\"\nclose = \"fin\"\nconnections = \"60k\"\nhold = \"4500ms\"\n");
+    plan("[load]\nchurn = \"1k/s\"\nconnections = \"60k\"\n");
+}
+
+#[test]
+fn activity_needs_servers_that_take_all_and_the_time_of_a_hold() {
+    let load = |text: &str| problems(&format!("[load]\n{text}\n"));
+    for (text, says) in [
+        ("activity = \"64B\"", "is no activity"),
+        ("activity = \"64B every 1s\"\nchurn = \"1k/s\"\nconnections = 9", "do not go together yet"),
+        ("activity = \"64B every 1s\"\nhold = \"0s\"", "no time for load.activity"),
+        ("activity = \"64B every 1s\"\nanswered = false\n[servers]\naccept = \"never\"", "accept all"),
+    ] {
+        let told = load(text);
+        assert!(told.contains(says) && told.contains("plan.toml:"), "{text}: {told}");
     }
 }

@@ -3,6 +3,7 @@
 mod compare;
 mod model;
 mod record;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod timing;
@@ -10,4 +11,5 @@ mod timing;
 pub use compare::{CaseDifference, Comparison, Difference, compare};
 pub use model::{CaseReport, Cohort, Ends, Report, ScriptReport, report_schema};
 pub use record::RunRecord;
+pub use shape::{ActivityReport, ChurnReport, ShapeReport};
 pub use timing::{AtOccupancy, ConnectReport, RampReport, StartReport};

@@ -1,6 +1,7 @@
 //! The report: one object a run, the same in JSON, in tables and on pages.
 
 use super::record::RunRecord;
+use super::shape::ShapeReport;
 use super::timing::{ConnectReport, RampReport, StartReport};
 use crate::capacity::Limit;
 use crate::evidence::TrialEvidence;
@@ -96,6 +97,9 @@ pub struct CaseReport {
     pub slab_bytes_per_connection: Option<f64>,
     /// By how much each kernel counter moved, by host.
     pub counters: BTreeMap<String, BTreeMap<String, i64>>,
+    /// The shape of the load, where it is more than a ramp and a hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<ShapeReport>,
     /// What is missing from the evidence.
     pub gaps: Vec<String>,
 }
@@ -157,6 +161,7 @@ impl Report {
             CaseReport {
                 name: name(trial),
                 parameters: case.map(|case| case.parameters.clone()).unwrap_or_default(),
+                shape: case.and_then(|case| ShapeReport::new(trial, &case.setup.load)),
                 ..case_report(trial, clients, servers)
             }
         });
@@ -231,6 +236,7 @@ fn case_report(trial: &TrialEvidence, clients: Cohort, servers: Cohort) -> CaseR
         user_bytes_per_connection: trial.user_bytes_per_pair(),
         slab_bytes_per_connection: trial.slab_bytes_per_pair(),
         counters: counters.collect(),
+        shape: None,
         gaps: trial.gaps.clone(),
     }
 }

@@ -8,6 +8,9 @@
 //!     +----------------------------------------------------------------------------------+
 //!                                  all Collected, none left, or it was to end --> Finished
 //! ```
+//! Where held connections are to move, clients are told so when the hold begins; when it is over they are
+//! told to rest, and the kernels are asked once all do and a moment has passed (still `Holding`).
+//!
 //! A script goes from `Ramping` to `Releasing`: its steps are done one after the other, each once the
 //! one before it was answered.
 //!
@@ -29,6 +32,10 @@ const HALT: Duration = Duration::from_secs(15);
 const CENSUS: Duration = Duration::from_secs(60);
 /// How long agents may take to close everything.
 const RELEASE: Duration = Duration::from_secs(60);
+
+/// Between the clients' rest and the count: a server hears of what its clients did last (half a round
+/// trip) and looks (each half millisecond).
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// One agent's part in a trial, as the run sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +69,9 @@ pub enum Course {
         ramp: Duration,
         /// How long the plateau is held.
         hold: Duration,
+        /// Where the held connections move (churn, activity): how long they may take to come to rest.
+        #[serde(default)]
+        rest: Option<Duration>,
     },
     /// Steps are done in order.
     Script(Vec<Turn>),
@@ -153,6 +163,11 @@ pub enum RunEvent {
         /// Who.
         agent: AgentName,
     },
+    /// Nothing moves at a client any more.
+    Resting {
+        /// Who.
+        agent: AgentName,
+    },
     /// An agent did a step of the script.
     Answered {
         /// Who.
@@ -220,6 +235,16 @@ pub enum Effect {
         /// How long.
         time: Duration,
     },
+    /// Tell the clients to let the held connections move.
+    Move {
+        /// The position in the list of trials.
+        index: usize,
+    },
+    /// Tell the clients to let them rest.
+    Rest {
+        /// The position in the list of trials.
+        index: usize,
+    },
     /// Tell the clients to open nothing more.
     Halt {
         /// The position in the list of trials.
@@ -261,13 +286,39 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Queued,
-    Preparing { index: usize, waiting: BTreeSet<AgentName> },
-    Ramping { index: usize, waiting: BTreeSet<AgentName>, halted: bool },
-    Stepping { index: usize, step: u32 },
-    Holding { index: usize },
-    Counting { index: usize, waiting: BTreeSet<AgentName> },
-    Releasing { index: usize, waiting: BTreeSet<AgentName>, end: Option<Outcome> },
-    Finished { outcome: Outcome },
+    Preparing {
+        index: usize,
+        waiting: BTreeSet<AgentName>,
+    },
+    Ramping {
+        index: usize,
+        waiting: BTreeSet<AgentName>,
+        halted: bool,
+    },
+    Stepping {
+        index: usize,
+        step: u32,
+    },
+    Holding {
+        index: usize,
+    },
+    /// The hold is over; clients let what they began come to its end, then servers have a moment.
+    Resting {
+        index: usize,
+        waiting: BTreeSet<AgentName>,
+    },
+    Counting {
+        index: usize,
+        waiting: BTreeSet<AgentName>,
+    },
+    Releasing {
+        index: usize,
+        waiting: BTreeSet<AgentName>,
+        end: Option<Outcome>,
+    },
+    Finished {
+        outcome: Outcome,
+    },
 }
 
 /// A run: the list of its trials and where it is in them.
@@ -299,7 +350,7 @@ impl Run {
             State::Queued => Phase::Queued,
             State::Preparing { .. } => Phase::Preparing,
             State::Ramping { .. } | State::Stepping { .. } => Phase::Ramping,
-            State::Holding { .. } => Phase::Holding,
+            State::Holding { .. } | State::Resting { .. } => Phase::Holding,
             State::Counting { .. } => Phase::Counting,
             State::Releasing { .. } => Phase::Releasing,
             State::Finished { .. } => Phase::Finished,
@@ -313,6 +364,7 @@ impl Run {
             | State::Ramping { index, .. }
             | State::Stepping { index, .. }
             | State::Holding { index }
+            | State::Resting { index, .. }
             | State::Counting { index, .. }
             | State::Releasing { index, .. } => Some(*index),
             State::Queued | State::Finished { .. } => None,
@@ -345,6 +397,7 @@ impl Run {
             RunEvent::Cancel => self.end(Outcome::Cancelled),
             RunEvent::Ready { agent }
             | RunEvent::Plateau { agent }
+            | RunEvent::Resting { agent }
             | RunEvent::Counted { agent }
             | RunEvent::Collected { agent } => self.arrived(event, agent),
             RunEvent::Failed { agent, why } if self.has(agent) && !self.has_collected(agent) => {
@@ -367,9 +420,7 @@ impl Run {
                 effects
             }
             RunEvent::Answered { agent, step } => self.answered(agent, *step),
-            RunEvent::HoldOver { index } if self.state == (State::Holding { index: *index }) => {
-                self.count(*index)
-            }
+            RunEvent::HoldOver { index } => self.hold_over(*index),
             RunEvent::Late { deadline } => self.late(*deadline),
             _ => Vec::new(),
         };
@@ -418,6 +469,30 @@ impl Run {
         vec![Effect::Prepare { index }, Effect::Watch { deadline, time: PREPARE }]
     }
 
+    fn hold_over(&mut self, over: usize) -> Vec<Effect> {
+        match &self.state {
+            State::Holding { index } if *index == over => match self.rest_time(over) {
+                Some(time) => {
+                    self.state =
+                        State::Resting { index: over, waiting: self.present(over, Some(Role::Client)) };
+                    let deadline = Deadline { index: over, phase: Phase::Holding, halted: false, step: None };
+                    vec![Effect::Rest { index: over }, Effect::Watch { deadline, time }]
+                }
+                None => self.count(over),
+            },
+            State::Resting { index, waiting } if *index == over && waiting.is_empty() => self.count(over),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How long clients may take to come to rest; `None` where nothing moves.
+    fn rest_time(&self, index: usize) -> Option<Duration> {
+        match self.course(index)? {
+            Course::Load { rest, .. } => *rest,
+            Course::Script(_) => None,
+        }
+    }
+
     fn count(&mut self, index: usize) -> Vec<Effect> {
         self.state = State::Counting { index, waiting: self.present(index, None) };
         let deadline = Deadline { index, phase: Phase::Counting, halted: false, step: None };
@@ -429,6 +504,7 @@ impl Run {
         let waiting = match (&mut self.state, event) {
             (State::Preparing { waiting, .. }, RunEvent::Ready { .. })
             | (State::Ramping { waiting, .. }, RunEvent::Plateau { .. })
+            | (State::Resting { waiting, .. }, RunEvent::Resting { .. })
             | (State::Counting { waiting, .. }, RunEvent::Counted { .. })
             | (State::Releasing { waiting, .. }, RunEvent::Collected { .. }) => waiting,
             _ => return Vec::new(),
@@ -444,8 +520,10 @@ impl Run {
                     Some(Course::Load { hold, .. }) => *hold,
                     Some(Course::Script(_)) | None => Duration::ZERO,
                 };
-                vec![Effect::Hold { index, time }]
+                let moves = self.rest_time(index).map(|_| Effect::Move { index });
+                moves.into_iter().chain([Effect::Hold { index, time }]).collect()
             }
+            State::Resting { index, .. } => vec![Effect::Hold { index, time: SETTLE }],
             State::Counting { index, .. } => self.release(index, None),
             State::Releasing { index, end, .. } => self.released(index, end),
             State::Queued | State::Stepping { .. } | State::Holding { .. } | State::Finished { .. } => {
@@ -537,6 +615,7 @@ impl Run {
             | State::Ramping { index, .. }
             | State::Stepping { index, .. }
             | State::Holding { index }
+            | State::Resting { index, .. }
             | State::Counting { index, .. } => {
                 let index = *index;
                 self.release(index, Some(outcome))
@@ -584,6 +663,10 @@ impl Run {
                 );
                 self.end(Outcome::Failed { why })
             }
+            State::Resting { waiting, .. } if !waiting.is_empty() => {
+                let why = format!("{} did not let the held connections rest in time", names(waiting));
+                self.end(Outcome::Failed { why })
+            }
             State::Counting { waiting, .. } => {
                 let why = format!("{} did not count within {} s", names(waiting), CENSUS.as_secs());
                 self.end(Outcome::Failed { why })
@@ -599,6 +682,7 @@ impl Run {
             | State::Ramping { .. }
             | State::Stepping { .. }
             | State::Holding { .. }
+            | State::Resting { .. }
             | State::Finished { .. } => Vec::new(),
         }
     }

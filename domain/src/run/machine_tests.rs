@@ -12,7 +12,7 @@ fn run(trials: u32) -> Run {
         case: 0,
         trial,
         parties: vec![party("s", Role::Server), party("c1", Role::Client), party("c2", Role::Client)],
-        course: Course::Load { ramp: Duration::from_secs(7), hold: Duration::from_secs(3) },
+        course: Course::Load { ramp: Duration::from_secs(7), hold: Duration::from_secs(3), rest: None },
     };
     Run::queued().place((0..trials).map(one).collect())
 }
@@ -26,6 +26,7 @@ fn event(text: &str) -> RunEvent {
         "begin" => RunEvent::Begin,
         "ready" => RunEvent::Ready { agent: agent() },
         "plateau" => RunEvent::Plateau { agent: agent() },
+        "resting" => RunEvent::Resting { agent: agent() },
         "counted" => RunEvent::Counted { agent: agent() },
         "collected" => RunEvent::Collected { agent: agent() },
         "failed" => RunEvent::Failed { agent: agent(), why: why() },
@@ -59,6 +60,8 @@ fn told(effect: &Effect) -> Option<String> {
         Effect::Step { step, .. } => format!("step {step}"),
         Effect::Hold { time, .. } => format!("hold {}s", time.as_secs()),
         Effect::Halt { .. } => "halt".into(),
+        Effect::Move { .. } => "move".into(),
+        Effect::Rest { .. } => "rest".into(),
         Effect::Count { .. } => "count".into(),
         Effect::Release { agents, .. } => {
             format!("release {}", agents.iter().map(AgentName::as_str).collect::<Vec<_>>().join(" "))
@@ -404,4 +407,24 @@ fn a_step_that_is_not_answered_in_time_ends_the_run_by_name() {
     assert_eq!(told[0], "close cut");
     let why = run.outcome().map(ToString::to_string).unwrap_or_default();
     assert_eq!(why, "failed: c1 did not answer step 2 within 5 s");
+}
+
+#[test]
+fn where_held_connections_move_nobody_is_counted_before_all_clients_rest() {
+    let mut run = run(1);
+    run.trials[0].course = Course::Load {
+        ramp: Duration::from_secs(7),
+        hold: Duration::from_secs(3),
+        rest: Some(Duration::from_secs(9)),
+    };
+    let (run, told) = play(run, &[&READY[..], &PLATEAU].concat());
+    assert_eq!(told[2..], ["move", "hold 3s"]);
+    let (run, told) = play(run, &["resting c1", "held 0", "late holding 1", "resting c1", "held 0"]);
+    assert_eq!((told, run.phase()), (vec!["rest".to_owned()], Phase::Holding), "the other one still moves");
+    let (late, told) = play(run.clone(), &["late holding 0"]);
+    assert_eq!((late.phase(), &told[0]), (Phase::Releasing, &"close cut".to_owned()));
+    let (run, told) = play(run, &["resting c2", "late holding 0"]);
+    assert_eq!((told, run.phase()), (vec!["hold 0s".to_owned()], Phase::Holding), "a moment for the server");
+    let (run, told) = play(run, &["held 0"]);
+    assert_eq!((told, run.phase()), (vec!["count".to_owned()], Phase::Counting));
 }

@@ -1,7 +1,7 @@
 //! A worker's own view: gauges and monotone counters at one tick.
 
 use super::failure::{Failure, Failures};
-use super::histogram::ConnectTimes;
+use super::histogram::{ConnectTimes, Histogram};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,11 +21,33 @@ pub struct Counters {
     pub late: u64,
     /// Server: connections dropped because they sent no token, or not this trial's.
     pub strangers: u64,
+    /// Established flows that were closed before the end: by a client, to open another in the place;
+    /// by a server, because its client had closed. They are no longer held.
+    #[serde(default)]
+    pub closed: u64,
+    /// Client: flows established in the place of closed ones. They are among the established, too.
+    #[serde(default)]
+    pub churned: u64,
+    /// Client: rounds begun on held connections: bytes sent, to be sent back.
+    #[serde(default)]
+    pub rounds: u64,
+    /// Client: rounds whose bytes all came back.
+    #[serde(default)]
+    pub answered_rounds: u64,
+    /// Client: rounds that began more than one interval late, or were left out: their moment had passed,
+    /// or the one before on that connection was not answered yet.
+    #[serde(default)]
+    pub late_rounds: u64,
     /// What failed, by call and error.
     pub failures: Failures,
 }
 
 impl Counters {
+    /// Flows that were established and not closed again: what churn leaves standing.
+    pub fn standing(&self) -> u64 {
+        self.established.saturating_sub(self.closed)
+    }
+
     /// Adds another worker's (or lane's) counters to these.
     pub fn merge(&mut self, other: &Self) {
         self.attempted += other.attempted;
@@ -33,6 +55,11 @@ impl Counters {
         self.held += other.held;
         self.late += other.late;
         self.strangers += other.strangers;
+        self.closed += other.closed;
+        self.churned += other.churned;
+        self.rounds += other.rounds;
+        self.answered_rounds += other.answered_rounds;
+        self.late_rounds += other.late_rounds;
         self.failures.merge(&other.failures);
     }
 }
@@ -85,4 +112,7 @@ pub struct Plateau {
     /// until they were established; `None` of a server.
     #[serde(default)]
     pub connect_times: Option<ConnectTimes>,
+    /// How long answered rounds on held connections took, once they are over; `None` where none was.
+    #[serde(default)]
+    pub round_trips: Option<Histogram>,
 }

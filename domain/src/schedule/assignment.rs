@@ -2,7 +2,7 @@
 //! Nothing is left to choose.
 
 use crate::id::AgentName;
-use crate::plan::Accept;
+use crate::plan::{Accept, Activity, Close};
 use crate::ports::PortSet;
 use crate::sample::{Plateau, Sample};
 use crate::script::{Action, Answer};
@@ -100,6 +100,11 @@ pub struct Serve {
     /// Whether clients send a token and wait for it to come back.
     #[serde(default = "yes")]
     pub answered: bool,
+    /// Whether held connections are watched: one that its client closes is let go, and what comes on it
+    /// is sent back. The number is how many connections a lane may hold beyond its quotas, since what
+    /// was closed may not have been noticed yet.
+    #[serde(default)]
+    pub watch: Option<u32>,
 }
 
 /// What schedules and orders meant that did not speak of answers yet.
@@ -146,6 +151,9 @@ pub struct Connect {
     pub window: u32,
     /// Connects begun per second over all lanes, evenly spaced; `None` is as fast as it goes.
     pub rate: Option<f64>,
+    /// In place of the rate, where there are any: when each connect over all lanes is due.
+    #[serde(default)]
+    pub stretches: Vec<Stretch>,
     /// How long a flow may take from `connect` to its answer before it has failed.
     pub timeout_micros: u64,
     /// Whether to try one connect more per block at the plateau, to hear the kernel refuse it.
@@ -153,6 +161,36 @@ pub struct Connect {
     /// Whether a flow is established once its token came back; else, once its handshake is over.
     #[serde(default = "yes")]
     pub answered: bool,
+    /// Whether connections are replaced while they are held, from `move` to `rest`.
+    #[serde(default)]
+    pub churn: Option<Churn>,
+    /// What is sent, and sent back, on each held connection, from `move` to `rest`.
+    #[serde(default)]
+    pub activity: Option<Activity>,
+}
+
+/// The oldest of the held connections is closed and a new one opened in its place: same source address
+/// and destination, the next port that is not in use.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Churn {
+    /// Connections replaced per second over all lanes, evenly spaced.
+    pub rate: f64,
+    /// How one is closed.
+    pub close: Close,
+    /// How many new ones each lane may have begun that were not answered yet: all lanes replace at a
+    /// time.
+    pub window: u32,
+}
+
+/// A stretch of a ramp's timetable: so many connects, evenly spaced over so long; none is a pause, and
+/// those of no time are all due at once. The first stretch begins at Go, each when the one before it
+/// was to be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// How many connects.
+    pub connects: u64,
+    /// Over how long, in microseconds.
+    pub micros: u64,
 }
 
 /// The flows that one lane opens, in this order.
@@ -173,6 +211,9 @@ pub struct FlowBlock {
     pub destination: SocketAddr,
     /// Their source ports.
     pub ports: BlockPorts,
+    /// Source ports beside those, for connections that replace others.
+    #[serde(default)]
+    pub spare: PortSet,
 }
 
 /// How the source ports of a block are chosen.
@@ -196,10 +237,17 @@ impl BlockPorts {
     }
 }
 
+impl ConnectLane {
+    /// How many flows these blocks have.
+    pub fn flows_of(blocks: &[FlowBlock]) -> u64 {
+        blocks.iter().map(|block| u64::from(block.ports.count())).sum()
+    }
+}
+
 impl Connect {
     /// How many flows all lanes together are to open.
     pub fn flows(&self) -> u64 {
-        self.lanes.iter().flat_map(|lane| &lane.blocks).map(|block| u64::from(block.ports.count())).sum()
+        self.lanes.iter().map(|lane| ConnectLane::flows_of(&lane.blocks)).sum()
     }
 }
 
@@ -233,6 +281,11 @@ pub enum WorkerOrder {
     },
     /// Open nothing more; what is open stays. The plateau follows.
     Halt,
+    /// The hold begins: from here on held connections are replaced or used, as the work says. Only
+    /// clients whose work says so, after their plateau.
+    Move,
+    /// The hold is over: nothing more begins. `resting` follows once all that was begun has ended.
+    Rest,
     /// Say the figures as they are at this moment: `told` follows. At any time after `ready`.
     Tell,
     /// Make this call of a script; `answered` follows. Only where the work is a script.
@@ -257,6 +310,8 @@ pub enum WorkerReport {
     Sample(Sample),
     /// Nothing more will open. Clients: once, after Go. Servers: none.
     Plateau(Plateau),
+    /// The answer to `rest`: nothing is under way any more.
+    Resting,
     /// The answer to `tell`: the figures at this moment, whatever the phase.
     Told(Plateau),
     /// What the kernel said to a step.

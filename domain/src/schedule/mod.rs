@@ -7,6 +7,7 @@ mod placed;
 mod queue;
 mod share;
 mod shortfall;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -15,3 +16,4 @@ pub use inventory::{Host, Inventory};
 pub use place::{CaseSchedule, Schedule, place};
 pub use placed::PlacedStep;
 pub use shortfall::Shortfall;
+pub use stretch::{span, stretches};

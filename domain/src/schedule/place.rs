@@ -2,13 +2,14 @@
 //! input always gives the same schedule.
 
 use super::assignment::{
-    Assignment, BlockPorts, CensusFilter, Connect, FlowBlock, Listener, Role, Serve, Work,
+    Assignment, BlockPorts, CensusFilter, Churn, Connect, ConnectLane, FlowBlock, Listener, Role, Serve, Work,
 };
 use super::inventory::{Host, Inventory};
 use super::placed::{Placed, PlacedStep, steps_on};
 use super::queue::{accepted, answered_in_time, rooms, within};
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
+use super::stretch::{share as share_of, stretches};
 use crate::capacity::facts::{BoundSocket, HostFacts};
 use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
 use crate::id::AgentName;
@@ -23,6 +24,9 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Unanswered connections that one connector keeps in flight where the accept queue has room.
 const WIDEST_WINDOW: u64 = 64;
+
+/// Ports of a block beside those that are held or in TIME_WAIT, for connections that replace others.
+const SPARE_PORTS: u64 = 64;
 
 /// All concrete work of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,6 +139,7 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
     let parts = parts_of(&servers, &clients, &ways, tuples, accept);
     let prediction = predict(setup.load.connections, tuples, &parts, accept_queue, room);
     demand(case, &prediction)?;
+    room_to_churn(case, tuples)?;
     // What the queues have no room for may be asked for all the same: then its connects are dropped.
     let target = match setup.load.connections {
         Connections::Exactly(asked) => asked,
@@ -148,7 +153,7 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         None => weights,
     };
 
-    let blocks = blocks_of(&ways, &proportional(target, &weights), setup);
+    let blocks = blocks_of(&ways, &proportional(target, &weights), setup, target);
     let mut expected = vec![0u64; endpoints.len()];
     for (block, way) in blocks.iter().zip(&ways) {
         if let Some(count) = expected.get_mut(way.destination) {
@@ -166,6 +171,18 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
     let unanswered = accept_queue.min(answered_in_time(accept, setup.load.timeout));
     let window = (unanswered / total_connectors.max(1)).clamp(1, WIDEST_WINDOW) as u32;
 
+    let timetable = stretches(&setup.load.stages, target);
+    let lanes_of = client_lanes(&clients, &ways, &blocks, &connectors);
+    // Connections that are closed and not noticed yet, or new and not answered yet: a quarter of the
+    // smallest table at most.
+    let tables = servers.iter().map(|server| lane_capacity(&server.facts) / 4).min().unwrap_or(1);
+    let spare = setup.load.churn.map(|_| unanswered.min(tables).clamp(1, u32::MAX.into()));
+    // Where nothing is replaced one more will do: a turn that goes around comes to rest at a lane with
+    // room.
+    let spare = spare.or(setup.load.activity.map(|_| 1));
+    let all_lanes: u64 = lanes_of.iter().map(|lanes| lanes.len() as u64).sum();
+    let churn_window = spare.map_or(1, |spare| spare / all_lanes.max(1)).clamp(1, WIDEST_WINDOW) as u32;
+
     let mut assignments = Vec::new();
     let mut at = 0;
     for (server, listeners) in servers.iter().zip(listeners) {
@@ -182,22 +199,21 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
                 clients: sources.clone(),
             },
             work: Work::Serve(Serve {
-                lanes: serve_lanes(&accepted(accept, own), lane_capacity(&server.facts)),
+                lanes: serve_lanes(&accepted(accept, own), watching_capacity(&server.facts, spare)),
                 listeners,
                 accept,
                 answered: setup.load.answered,
+                watch: spare.map(|spare| spare as u32),
             }),
         });
     }
-    for (index, client) in clients.iter().enumerate() {
-        let own: Vec<FlowBlock> = ways
-            .iter()
-            .zip(&blocks)
-            .filter(|(way, block)| way.client == index && block.ports.count() > 0)
-            .map(|(_, block)| block.clone())
-            .collect();
-        let flows: u64 = own.iter().map(|block| u64::from(block.ports.count())).sum();
-        let least = connectors.get(index).copied().unwrap_or(1);
+    for ((client, lanes), connectors) in clients.iter().zip(lanes_of).zip(connectors) {
+        let flows: u64 =
+            lanes.iter().flat_map(|lane| &lane.blocks).map(|block| u64::from(block.ports.count())).sum();
+        let part = |rate: Rate| match rate {
+            Rate::PerSecond(rate) if flows > 0 => Some(rate as f64 * flows as f64 / target.max(1) as f64),
+            Rate::PerSecond(_) | Rate::Unlimited => None,
+        };
         assignments.push(Assignment {
             agent: client.name.clone(),
             sysctls: client.sysctls.clone(),
@@ -209,18 +225,20 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
                 clients: client.addresses.clone(),
             },
             work: Work::Connect(Connect {
-                lanes: connect_lanes(&own, lane_capacity(&client.facts), least),
-                connectors: least as u32,
+                lanes,
+                connectors: connectors as u32,
                 window,
-                rate: match setup.load.rate {
-                    Rate::PerSecond(rate) if flows > 0 => {
-                        Some(rate as f64 * flows as f64 / target.max(1) as f64)
-                    }
-                    Rate::PerSecond(_) | Rate::Unlimited => None,
-                },
+                rate: part(setup.load.rate),
+                stretches: share_of(&timetable, flows, target),
                 timeout_micros: setup.load.timeout.0.as_micros() as u64,
                 beyond: prediction.bound_by == Limit::FourTuples,
                 answered: setup.load.answered,
+                churn: setup.load.churn.and_then(part).map(|rate| Churn {
+                    rate,
+                    close: setup.load.close,
+                    window: churn_window,
+                }),
+                activity: setup.load.activity,
             }),
         });
     }
@@ -295,6 +313,45 @@ fn with_excess(case: &Case, prediction: &Prediction, tuples: u64) -> Result<u64,
         }]);
     }
     Ok(target)
+}
+
+/// Refuses a churn whose closed connections keep more four-tuples from being used than there are.
+fn room_to_churn(case: &Case, tuples: u64) -> Result<(), Vec<Shortfall>> {
+    let load = &case.setup.load;
+    let (Some(Rate::PerSecond(rate)), Connections::Exactly(held)) = (load.churn, load.connections) else {
+        return Ok(());
+    };
+    let asked = held.saturating_add(load.close.resting(rate as f64, load.hold.0));
+    if asked <= tuples {
+        return Ok(());
+    }
+    let (case, limit) = (case.name.clone(), Limit::FourTuples);
+    Err(vec![Shortfall::Capacity { case, limit, place: "all clients".into(), asked, offered: tuples }])
+}
+
+/// Each client's blocks, in lanes.
+fn client_lanes(
+    clients: &[Chosen],
+    ways: &[Way],
+    blocks: &[FlowBlock],
+    connectors: &[u64],
+) -> Vec<Vec<ConnectLane>> {
+    let of = |(index, (client, least)): (usize, (&Chosen, &u64))| {
+        let own: Vec<FlowBlock> = ways
+            .iter()
+            .zip(blocks)
+            .filter(|(way, block)| way.client == index && block.ports.count() > 0)
+            .map(|(_, block)| block.clone())
+            .collect();
+        connect_lanes(&own, lane_capacity(&client.facts), *least)
+    };
+    clients.iter().zip(connectors).enumerate().map(of).collect()
+}
+
+/// A lane that watches its connections needs a descriptor for that, and room for some more of them.
+fn watching_capacity(facts: &HostFacts, spare: Option<u64>) -> u64 {
+    let all = lane_capacity(facts);
+    spare.map_or(all, |spare| all.saturating_sub(spare + 1)).max(1)
 }
 
 fn lane_capacity(facts: &HostFacts) -> u64 {
@@ -529,12 +586,21 @@ fn parts_of<'a>(
         .collect()
 }
 
-fn blocks_of(ways: &[Way], counts: &[u64], setup: &Setup) -> Vec<FlowBlock> {
+fn blocks_of(ways: &[Way], counts: &[u64], setup: &Setup, target: u64) -> Vec<FlowBlock> {
     let mut first_flow = 0;
     ways.iter()
         .zip(counts)
         .map(|(way, count)| {
             let count = *count as u32;
+            // Ports in TIME_WAIT for what is closed in a minute, and a few to go on with in turn.
+            let spare = match setup.load.churn {
+                Some(Rate::PerSecond(rate)) => {
+                    let share = rate as f64 * f64::from(count) / target.max(1) as f64;
+                    setup.load.close.resting(share, setup.load.hold.0) + SPARE_PORTS
+                }
+                Some(Rate::Unlimited) | None => 0,
+            };
+            let left = u64::from(way.ports.len().saturating_sub(count));
             let block = FlowBlock {
                 first_flow,
                 source: way.source,
@@ -542,6 +608,10 @@ fn blocks_of(ways: &[Way], counts: &[u64], setup: &Setup) -> Vec<FlowBlock> {
                 ports: match setup.clients.source_ports {
                     SourcePorts::Explicit(_) => BlockPorts::Explicit(way.ports.slice(0, count)),
                     SourcePorts::Kernel => BlockPorts::Kernel(count),
+                },
+                spare: match setup.clients.source_ports {
+                    SourcePorts::Explicit(_) => way.ports.slice(count, spare.min(left) as u32),
+                    SourcePorts::Kernel => PortSet::empty(),
                 },
             };
             first_flow += u64::from(count);

@@ -64,8 +64,11 @@ fn split(block: FlowBlock, room: u64) -> (FlowBlock, Option<FlowBlock>) {
             BlockPorts::Explicit(ports.slice(here, count - here)),
         ),
     };
-    let left = FlowBlock { first_flow: block.first_flow + room, ports: second, ..block.clone() };
-    (FlowBlock { ports: first, ..block }, Some(left))
+    let spare = (u64::from(block.spare.len()) * room / u64::from(count)) as u32;
+    let rest = block.spare.slice(spare, block.spare.len() - spare);
+    let left = FlowBlock { first_flow: block.first_flow + room, ports: second, spare: rest, ..block.clone() };
+    let spare = block.spare.slice(0, spare);
+    (FlowBlock { ports: first, spare, ..block }, Some(left))
 }
 
 /// The listeners' expected connections, one after the other, cut into lanes of at most `capacity`.
@@ -111,6 +114,7 @@ mod tests {
             source: [10, 66, 2, 1].into(),
             destination: ([10, 66, 1, 1], 7000).into(),
             ports,
+            spare: PortSet::empty(),
         }
     }
 

@@ -547,3 +547,16 @@ fn a_partial_plan_leaves_out_what_does_not_fit_and_says_why() {
     let none = plan("partial = true\n[clients]\nhosts = 9");
     assert!(place(&none, &three_hosts()).is_err(), "where nothing fits, nothing is run");
 }
+
+#[test]
+fn clients_share_each_stage_of_a_ramp_and_have_all_of_it_in_time() {
+    let text = "[clients]\nhosts = 2\n[load]\nconnections = 301\nstages = [\"100 at 100/s\", \"pause 2s\", \"rest at unlimited\"]";
+    let schedule = placed(text, &three_hosts());
+    let stretches: Vec<Vec<(u64, u64)>> = clients(&schedule.cases[0])
+        .map(|(_, connect)| connect.stretches.iter().map(|s| (s.connects, s.micros)).collect())
+        .collect();
+    assert_eq!(
+        stretches,
+        [[(49, 1_000_000), (0, 2_000_000), (101, 0)], [(50, 1_000_000), (0, 2_000_000), (101, 0)]]
+    );
+}

@@ -10,6 +10,7 @@ mod hosts;
 mod ports;
 mod refusals;
 mod scripts;
+mod shapes;
 mod stopping;
 mod timing;
 mod tracking;

@@ -4,9 +4,10 @@ use super::error::{NO_ADDRESS, NO_ENDPOINT, WireError, each, part, read, read_ea
 use crate::v1;
 use std::collections::BTreeMap;
 use tuplelab_domain::plan::Accept;
+use tuplelab_domain::ports::PortSet;
 use tuplelab_domain::schedule::{
-    Assignment, BlockPorts, CensusFilter, Connect, ConnectLane, FlowBlock, Listener, Role, Serve, ServeLane,
-    Turn, Work,
+    Assignment, BlockPorts, CensusFilter, Churn, Connect, ConnectLane, FlowBlock, Listener, Role, Serve,
+    ServeLane, Stretch, Turn, Work,
 };
 use tuplelab_domain::sysctl::{Sysctl, Sysctls};
 
@@ -112,6 +113,7 @@ impl From<&Serve> for v1::Serve {
             lanes: serve.lanes.iter().map(lane).collect(),
             accept: serve.accept.to_string(),
             answered: Some(serve.answered),
+            watch: serve.watch,
         }
     }
 }
@@ -130,7 +132,8 @@ impl TryFrom<v1::Serve> for Serve {
             "" => Accept::All,
             text => read("accept", text, "no way to accept that this version knows")?,
         };
-        Ok(Self { listeners, lanes, accept, answered: message.answered.unwrap_or(true) })
+        let (answered, watch) = (message.answered.unwrap_or(true), message.watch);
+        Ok(Self { listeners, lanes, accept, answered, watch })
     }
 }
 
@@ -159,6 +162,13 @@ impl From<&Connect> for v1::Connect {
             timeout_micros: connect.timeout_micros,
             beyond: connect.beyond,
             answered: Some(connect.answered),
+            stretches: connect
+                .stretches
+                .iter()
+                .map(|s| v1::Stretch { connects: s.connects, micros: s.micros })
+                .collect(),
+            churn: connect.churn.as_ref().map(Into::into),
+            activity: connect.activity.map(|activity| activity.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -184,7 +194,34 @@ impl TryFrom<v1::Connect> for Connect {
             timeout_micros: message.timeout_micros,
             beyond: message.beyond,
             answered: message.answered.unwrap_or(true),
+            stretches: message
+                .stretches
+                .iter()
+                .map(|s| Stretch { connects: s.connects, micros: s.micros })
+                .collect(),
+            churn: message.churn.map(|churn| part("churn", Some(churn))).transpose()?,
+            activity: match message.activity.as_str() {
+                "" => None,
+                text => Some(read("activity", text, "no activity that this version knows")?),
+            },
         })
+    }
+}
+
+impl From<&Churn> for v1::Churn {
+    fn from(churn: &Churn) -> Self {
+        Self { rate: churn.rate, close: churn.close.to_string(), window: churn.window }
+    }
+}
+
+impl TryFrom<v1::Churn> for Churn {
+    type Error = WireError;
+    fn try_from(message: v1::Churn) -> Result<Self, WireError> {
+        let v1::Churn { rate, close, window } = message;
+        if !(rate.is_finite() && rate > 0.0) {
+            return Err(WireError::wrong("rate", rate, "no rate: it has to be finite and above 0"));
+        }
+        Ok(Self { rate, close: read("close", &close, "no way to close that this version knows")?, window })
     }
 }
 
@@ -198,6 +235,7 @@ impl From<&FlowBlock> for v1::FlowBlock {
                 BlockPorts::Explicit(ports) => v1::flow_block::Ports::Explicit(ports.to_string()),
                 BlockPorts::Kernel(count) => v1::flow_block::Ports::Kernel(*count),
             }),
+            spare: if block.spare.is_empty() { String::new() } else { block.spare.to_string() },
         }
     }
 }
@@ -224,6 +262,10 @@ impl TryFrom<v1::FlowBlock> for FlowBlock {
             source: read("source", &message.source, NO_ADDRESS)?,
             destination: read("destination", &message.destination, NO_ENDPOINT)?,
             ports,
+            spare: match message.spare.as_str() {
+                "" => PortSet::empty(),
+                text => read("spare", text, "no set of ports")?,
+            },
         })
     }
 }

@@ -17,6 +17,11 @@ impl From<&Counters> for v1::Counters {
             late: counters.late,
             strangers: counters.strangers,
             failures: counters.failures.iter().map(failure_count).collect(),
+            closed: counters.closed,
+            churned: counters.churned,
+            rounds: counters.rounds,
+            answered_rounds: counters.answered_rounds,
+            late_rounds: counters.late_rounds,
         }
     }
 }
@@ -36,6 +41,11 @@ impl TryFrom<v1::Counters> for Counters {
             held: message.held,
             late: message.late,
             strangers: message.strangers,
+            closed: message.closed,
+            churned: message.churned,
+            rounds: message.rounds,
+            answered_rounds: message.answered_rounds,
+            late_rounds: message.late_rounds,
             failures,
         })
     }
@@ -101,6 +111,7 @@ impl From<&Plateau> for v1::Plateau {
             beyond: plateau.beyond.as_ref().map(Into::into),
             go_nanos: plateau.go_nanos,
             connect_times: plateau.connect_times.as_ref().map(Into::into),
+            round_trips: plateau.round_trips.clone().map(|times| v1::RoundTrips { steps: times.into() }),
         }
     }
 }
@@ -120,6 +131,14 @@ impl TryFrom<v1::Plateau> for Plateau {
             connect_times: message
                 .connect_times
                 .map(|times| part("connect_times", Some(times)))
+                .transpose()?,
+            round_trips: message
+                .round_trips
+                .map(|times| {
+                    let count = times.steps.len();
+                    Histogram::try_from(times.steps)
+                        .map_err(|_| WireError::wrong("round_trips", count, "no histogram"))
+                })
                 .transpose()?,
         })
     }

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use std::net::{IpAddr, SocketAddr};
 use tuplelab_domain::capacity::facts::{BoundSocket, Conntrack, HostFacts, OpenFiles};
 use tuplelab_domain::id::AgentName;
-use tuplelab_domain::plan::Accept;
+use tuplelab_domain::plan::{Accept, Close};
 use tuplelab_domain::ports::PortSet;
 use tuplelab_domain::sample::*;
 use tuplelab_domain::schedule::*;
@@ -109,37 +109,58 @@ pub fn serve() -> impl Strategy<Value = Serve> {
         let turn =
             (0..listeners.len() as u32, any::<u32>()).prop_map(|(listener, quota)| Turn { listener, quota });
         let lane = vec(turn, 0..4).prop_map(|turns| ServeLane { turns });
-        (vec(lane, 0..4), accept(), any::<bool>()).prop_map(move |(lanes, accept, answered)| Serve {
-            listeners: listeners.clone(),
-            lanes,
-            accept,
-            answered,
+        let watch = option::of(any::<u32>());
+        (vec(lane, 0..4), accept(), any::<bool>(), watch).prop_map(move |(lanes, accept, answered, watch)| {
+            Serve { listeners: listeners.clone(), lanes, accept, answered, watch }
         })
     })
 }
 
 pub fn connect() -> impl Strategy<Value = Connect> {
     let lane = vec(flow_block(), 0..4).prop_map(|blocks| ConnectLane { blocks });
-    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool)>(), option::of(1e-9f64..1e9)).prop_map(
-        |(lanes, numbers, rate)| {
-            let (connectors, window, timeout_micros, beyond, answered) = numbers;
-            Connect { lanes, connectors, window, rate, timeout_micros, beyond, answered }
+    let stretch = any::<(u64, u64)>().prop_map(|(connects, micros)| Stretch { connects, micros });
+    let rate = option::of(1e-9f64..1e9);
+    let close = select(vec![Close::Rst, Close::Fin]);
+    let churn = (1e-9f64..1e9, close, any::<u32>());
+    let churn = option::of(churn.prop_map(|(rate, close, window)| Churn { rate, close, window }));
+    (vec(lane, 0..4), any::<(u32, u32, u64, bool, bool, bool)>(), rate, vec(stretch, 0..4), churn).prop_map(
+        |(lanes, numbers, rate, stretches, churn)| {
+            let (connectors, window, timeout_micros, beyond, answered, busy) = numbers;
+            let activity = busy.then(|| "64B every 10s".parse().expect("an activity"));
+            Connect {
+                lanes,
+                connectors,
+                window,
+                rate,
+                stretches,
+                timeout_micros,
+                beyond,
+                answered,
+                churn,
+                activity,
+            }
         },
     )
 }
 
 pub fn flow_block() -> impl Strategy<Value = FlowBlock> {
-    let ranges = vec((1u16.., 0u16..600), 0..4);
-    let ports = prop_oneof![
-        ranges.prop_map(|ranges| BlockPorts::Explicit(
+    let ranges = || {
+        vec((1u16.., 0u16..600), 0..4).prop_map(|ranges| {
             ranges.iter().fold(PortSet::empty(), |set, (low, more)| {
                 set.union(&PortSet::range(*low, low.saturating_add(*more)))
             })
-        )),
-        any::<u32>().prop_map(BlockPorts::Kernel),
-    ];
-    (0..=u64::MAX - u64::from(u32::MAX), any::<IpAddr>(), endpoint(), ports).prop_map(
-        |(first_flow, source, destination, ports)| FlowBlock { first_flow, source, destination, ports },
+        })
+    };
+    let ports =
+        prop_oneof![ranges().prop_map(BlockPorts::Explicit), any::<u32>().prop_map(BlockPorts::Kernel),];
+    (0..=u64::MAX - u64::from(u32::MAX), any::<IpAddr>(), endpoint(), ports, ranges()).prop_map(
+        |(first_flow, source, destination, ports, spare)| FlowBlock {
+            first_flow,
+            source,
+            destination,
+            ports,
+            spare,
+        },
     )
 }
 
@@ -151,11 +172,34 @@ fn failures() -> impl Strategy<Value = Vec<(Failure, u64)>> {
 }
 
 pub fn counters() -> impl Strategy<Value = Counters> {
-    (any::<(u64, u64, u64, u64, u64)>(), failures()).prop_map(|(numbers, list)| {
-        let (attempted, established, held, late, strangers) = numbers;
+    (any::<(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64)>(), failures()).prop_map(|(numbers, list)| {
+        let (
+            attempted,
+            established,
+            held,
+            late,
+            strangers,
+            closed,
+            churned,
+            rounds,
+            answered_rounds,
+            late_rounds,
+        ) = numbers;
         let mut failures = Failures::default();
         list.into_iter().for_each(|(failure, count)| failures.add(failure.call, failure.error, count));
-        Counters { attempted, established, held, late, strangers, failures }
+        Counters {
+            attempted,
+            established,
+            held,
+            late,
+            strangers,
+            closed,
+            churned,
+            rounds,
+            answered_rounds,
+            late_rounds,
+            failures,
+        }
     })
 }
 
@@ -180,8 +224,11 @@ pub fn connect_times() -> impl Strategy<Value = ConnectTimes> {
 
 pub fn plateau() -> impl Strategy<Value = Plateau> {
     let numbers = any::<(Option<u64>, Option<u64>, u64, Option<u64>, Option<u64>, Option<u64>)>();
-    (numbers, counters(), option::of(beyond()), option::of(connect_times())).prop_map(
-        |(numbers, counters, beyond, connect_times)| {
+    let times = btree_map(1u64..=u64::MAX, 1u64..1_000_000, 0..5);
+    let times =
+        times.prop_map(|steps| Histogram::from_steps(steps.into_iter().collect()).expect("it ascends"));
+    (numbers, counters(), option::of(beyond()), option::of(connect_times()), option::of(times)).prop_map(
+        |(numbers, counters, beyond, connect_times, round_trips)| {
             let (first_micros, last_micros, cpu_micros, pss_ready_bytes, pss_bytes, go_nanos) = numbers;
             Plateau {
                 first_micros,
@@ -193,6 +240,7 @@ pub fn plateau() -> impl Strategy<Value = Plateau> {
                 beyond,
                 go_nanos,
                 connect_times,
+                round_trips,
             }
         },
     )

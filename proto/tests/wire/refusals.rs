@@ -63,6 +63,7 @@ fn serve_refused(change: impl FnOnce(&mut v1::Serve)) -> String {
 
 fn block() -> v1::FlowBlock {
     v1::FlowBlock {
+        spare: String::new(),
         first_flow: 0,
         source: "10.0.0.2".into(),
         destination: "[fd00::1]:7000".into(),

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use tuplelab_domain::plan::Close;
 use tuplelab_domain::sample::Call;
 
 /// What one socket will do, call by call. Sends that are not scripted succeed; when the receives
@@ -43,6 +44,8 @@ impl Script {
 pub(crate) struct FakeSocket {
     script: RefCell<Script>,
     sent: RefCell<Vec<u8>>,
+    key: usize,
+    ends: Cell<(SocketAddr, SocketAddr)>,
     open: Rc<Cell<usize>>,
 }
 
@@ -51,6 +54,9 @@ impl Drop for FakeSocket {
         self.open.set(self.open.get() - 1);
     }
 }
+
+/// Who is told a number.
+pub(crate) type Told<'a> = Box<dyn Fn(usize) + 'a>;
 
 /// The kernel of one lane in a test. Sockets get the scripts in order; the last one serves for all
 /// that follow.
@@ -63,6 +69,16 @@ pub(crate) struct FakeNet<'a> {
     /// Sockets open now, and the most there ever were.
     pub open: Rc<Cell<usize>>,
     pub most_open: Cell<usize>,
+    /// Told the number of connects after each: here a test plays the engine, too.
+    pub when_connected: RefCell<Option<Told<'a>>>,
+    /// Where each connect left from.
+    pub locals: RefCell<Vec<SocketAddr>>,
+    /// How each was closed that was not just dropped.
+    pub closes: RefCell<Vec<Close>>,
+    /// Keys of sockets under watch; those that are to be told of as moved.
+    pub kept: Rc<RefCell<Vec<usize>>>,
+    pub moving: Rc<RefCell<Vec<usize>>>,
+    keys: Cell<usize>,
     /// Called where the lane would sleep without a timer: here a test plays the engine.
     pub when_idle: Box<dyn Fn() + 'a>,
 }
@@ -76,6 +92,12 @@ impl<'a> FakeNet<'a> {
             connects: RefCell::default(),
             open: Rc::default(),
             most_open: Cell::default(),
+            when_connected: RefCell::default(),
+            locals: RefCell::default(),
+            closes: RefCell::default(),
+            kept: Rc::default(),
+            moving: Rc::default(),
+            keys: Cell::default(),
             when_idle: Box::new(when_idle),
         }
     }
@@ -83,7 +105,14 @@ impl<'a> FakeNet<'a> {
     fn socket(&self, script: Script) -> FakeSocket {
         self.open.set(self.open.get() + 1);
         self.most_open.set(self.most_open.get().max(self.open.get()));
-        FakeSocket { script: RefCell::new(script), sent: RefCell::default(), open: Rc::clone(&self.open) }
+        self.keys.set(self.keys.get() + 1);
+        FakeSocket {
+            script: RefCell::new(script),
+            sent: RefCell::default(),
+            key: self.keys.get(),
+            ends: Cell::new((([0; 4], 0).into(), ([0; 4], 0).into())),
+            open: Rc::clone(&self.open),
+        }
     }
 }
 
@@ -95,15 +124,25 @@ impl Net for FakeNet<'_> {
         self.now.get()
     }
 
-    fn open(&self, _: Local) -> Result<FakeSocket, (Call, Errno)> {
+    fn open(&self, local: Local) -> Result<FakeSocket, (Call, Errno)> {
         let mut opening = self.opening.borrow_mut();
         let script = if opening.len() > 1 { opening.pop_front() } else { opening.front().cloned() };
         let script = script.expect("a script for the socket");
-        script.open.map(|()| self.socket(script))
+        script.open.map(|()| {
+            let socket = self.socket(script);
+            let from = SocketAddr::new(local.address, local.port.unwrap_or(0));
+            socket.ends.set((from, from));
+            socket
+        })
     }
 
-    fn connect(&self, socket: &FakeSocket, _: SocketAddr) -> Result<(), Errno> {
+    fn connect(&self, socket: &FakeSocket, to: SocketAddr) -> Result<(), Errno> {
+        let (from, _) = socket.ends.get();
+        socket.ends.set((from, to));
+        self.locals.borrow_mut().push(from);
         self.connects.borrow_mut().push(self.now());
+        let connects = self.connects.borrow().len();
+        self.when_connected.borrow().iter().for_each(|told| told(connects));
         socket.script.borrow().connect
     }
 
@@ -128,6 +167,27 @@ impl Net for FakeNet<'_> {
         };
         into[..bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
+    }
+
+    fn close(&self, _: FakeSocket, how: Close) {
+        self.closes.borrow_mut().push(how);
+    }
+
+    fn ends(&self, socket: &FakeSocket) -> Result<(SocketAddr, SocketAddr), Errno> {
+        Ok(socket.ends.get())
+    }
+
+    fn key(&self, socket: &FakeSocket) -> usize {
+        socket.key
+    }
+
+    fn keep(&self, socket: &FakeSocket) -> Result<(), Errno> {
+        self.kept.borrow_mut().push(socket.key);
+        Ok(())
+    }
+
+    fn moved(&self, keys: &mut Vec<usize>) {
+        keys.append(&mut self.moving.borrow_mut());
     }
 
     fn wait<'b>(&'b self, watched: impl Iterator<Item = Watch<'b, Self>>, until: Option<Nanos>) -> Vec<bool> {

@@ -6,14 +6,17 @@ use super::{Local, Nanos, Net, Watch};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::time::{ClockId, clock_gettime};
+use std::cell::OnceCell;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use tuplelab_domain::plan::Close;
 use tuplelab_domain::sample::Call;
 use tuplelab_domain::schedule::Listener;
 
@@ -41,7 +44,12 @@ impl LaneFd {
 pub(crate) struct LinuxNet {
     /// An eventfd: readable when the engine has something to say.
     call: LaneFd,
+    /// The sockets under watch, if any ever was: one that closes leaves it by itself (epoll(7)).
+    kept: OnceCell<Epoll>,
 }
+
+/// So many events are taken in one go.
+const EVENTS: usize = 256;
 
 impl LinuxNet {
     /// Gives the calling thread a descriptor table of its own, in which only standard input, output
@@ -59,7 +67,10 @@ impl LinuxNet {
         // SAFETY: each number was open in the table that this one is a copy of, was spared above,
         // and nothing in this thread's new table owns it yet.
         let claim = |fd| LaneFd::new(unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok((Self { call: claim(call) }, listeners.iter().copied().map(claim).collect()))
+        Ok((
+            Self { call: claim(call), kept: OnceCell::new() },
+            listeners.iter().copied().map(claim).collect(),
+        ))
     }
 }
 
@@ -124,12 +135,55 @@ impl Net for LinuxNet {
         socket::recv(socket.0.as_raw_fd(), into, MsgFlags::empty())
     }
 
+    fn close(&self, socket: LaneFd, how: Close) {
+        if how == Close::Fin {
+            // It can only fail for a socket that is none; then it closes with RST, as all do.
+            let _ = setsockopt(&socket.0, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
+        }
+    }
+
+    fn ends(&self, socket: &LaneFd) -> Result<(SocketAddr, SocketAddr), Errno> {
+        let fd = socket.0.as_raw_fd();
+        let local = socket::getsockname::<SockaddrStorage>(fd)?;
+        let remote = socket::getpeername::<SockaddrStorage>(fd)?;
+        std_address(&local).zip(std_address(&remote)).ok_or(Errno::EAFNOSUPPORT)
+    }
+
+    fn key(&self, socket: &LaneFd) -> usize {
+        usize::try_from(socket.0.as_raw_fd()).unwrap_or(0)
+    }
+
+    fn keep(&self, socket: &LaneFd) -> Result<(), Errno> {
+        let kept = match self.kept.get() {
+            Some(kept) => kept,
+            None => {
+                let new = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+                self.kept.get_or_init(|| new)
+            }
+        };
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+        kept.add(&socket.0, EpollEvent::new(flags, self.key(socket) as u64))
+    }
+
+    fn moved(&self, keys: &mut Vec<usize>) {
+        let Some(kept) = self.kept.get() else { return };
+        let mut events = [EpollEvent::empty(); EVENTS];
+        // Interrupted is nothing, as is an error: the next look tells again what this one did not.
+        let count = kept.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        keys.extend(events.iter().take(count).map(|event| event.data() as usize));
+    }
+
     fn wait<'a>(&'a self, watched: impl Iterator<Item = Watch<'a, Self>>, until: Option<Nanos>) -> Vec<bool> {
         let mut fds: Vec<PollFd<'a>> = watched
             .map(|watch| match watch {
                 Watch::Writable(socket) => PollFd::new(socket.0.as_fd(), PollFlags::POLLOUT),
                 Watch::Readable(socket) | Watch::Incoming(socket) => {
                     PollFd::new(socket.0.as_fd(), PollFlags::POLLIN)
+                }
+                // Where none was ever kept there is nothing to wait for but the call.
+                Watch::Kept => {
+                    let fd = self.kept.get().map_or(self.call.0.as_fd(), |kept| kept.0.as_fd());
+                    PollFd::new(fd, PollFlags::POLLIN)
                 }
             })
             .chain([PollFd::new(self.call.0.as_fd(), PollFlags::POLLIN)])
@@ -150,6 +204,14 @@ impl Net for LinuxNet {
         }
         ready
     }
+}
+
+fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+    v4.or_else(|| {
+        // Anew from address and port, without the scope that no order names.
+        address.as_sockaddr_in6().map(|v6| SocketAddr::new(v6.ip().into(), v6.port()))
+    })
 }
 
 /// A passive socket, bound and listening. What it accepts inherits its SO_LINGER of 0 and so is

@@ -7,6 +7,7 @@ pub(crate) mod linux;
 
 use nix::errno::Errno;
 use std::net::{IpAddr, SocketAddr};
+use tuplelab_domain::plan::Close;
 use tuplelab_domain::sample::Call;
 
 /// A moment on CLOCK_BOOTTIME, in nanoseconds: the clock of `Go`, which runs on while a host sleeps.
@@ -27,6 +28,8 @@ pub(crate) enum Watch<'a, N: Net + ?Sized> {
     Readable(&'a N::Socket),
     /// A connection can be accepted.
     Incoming(&'a N::Listener),
+    /// Something happened on any of the sockets that are kept under watch.
+    Kept,
 }
 
 /// One lane's view of the kernel. Sockets close when they are dropped, always with RST. None of
@@ -49,6 +52,21 @@ pub(crate) trait Net {
 
     /// `Ok(0)` is the end of the stream.
     fn receive(&self, socket: &Self::Socket, into: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Closes it in this way. (A drop closes with RST.)
+    fn close(&self, socket: Self::Socket, how: Close);
+
+    /// Where it leaves from, and where it goes to.
+    fn ends(&self, socket: &Self::Socket) -> Result<(SocketAddr, SocketAddr), Errno>;
+
+    /// A small number that no other open socket of the lane has.
+    fn key(&self, socket: &Self::Socket) -> usize;
+
+    /// Keeps it under watch until it is closed: what comes, or its end, shows in `moved`.
+    fn keep(&self, socket: &Self::Socket) -> Result<(), Errno>;
+
+    /// Adds the keys of some kept sockets on which something has come, or that have ended.
+    fn moved(&self, keys: &mut Vec<usize>);
 
     /// Sleeps until one of these is ready, the engine calls, or it is `until` (`None`: no timer).
     /// Says for each whether it is ready; may return early with none.

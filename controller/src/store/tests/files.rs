@@ -141,9 +141,22 @@ async fn an_older_schema_is_migrated_by_a_controller_and_never_by_a_reader() {
     let place = Place::new();
     let file = place.file();
     place.store().await.close().await;
-    by_hand(&file, "DROP TABLE sample; DELETE FROM _sqlx_migrations WHERE version = 4").await;
+    // What the change added is taken away again.
+    let undo = "ALTER TABLE sample DROP COLUMN closed;
+        ALTER TABLE sample DROP COLUMN churned;
+        ALTER TABLE sample DROP COLUMN rounds;
+        ALTER TABLE sample DROP COLUMN answered_rounds;
+        ALTER TABLE sample DROP COLUMN late_rounds;
+        ALTER TABLE trial_end DROP COLUMN closed;
+        ALTER TABLE trial_end DROP COLUMN churned;
+        ALTER TABLE trial_end DROP COLUMN rounds;
+        ALTER TABLE trial_end DROP COLUMN answered_rounds;
+        ALTER TABLE trial_end DROP COLUMN late_rounds;
+        ALTER TABLE trial_end DROP COLUMN round_trips;
+        DELETE FROM _sqlx_migrations WHERE version = 7";
+    by_hand(&file, undo).await;
     let error = untouched(&file, Store::open_read_only(&file)).await.expect_err("older");
-    assert!(matches!(error, StoreError::Older { change: 4, .. }), "{error}");
+    assert!(matches!(error, StoreError::Older { change: 7, .. }), "{error}");
     assert!(error.to_string().contains("start `tuplelab controller --db "), "{error}");
     let store = place.store().await;
     assert_eq!(store.put_samples(&[sample(&run("r"), 1)]).await.expect("puts"), 1);

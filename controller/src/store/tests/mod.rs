@@ -148,6 +148,9 @@ fn full_end(name: &str, role: Role, established: u64) -> End {
         cpu_micros: Some(13),
         pss_ready_bytes: Some(14),
         pss_bytes: Some(15),
+        round_trips: Some(
+            tuplelab_domain::sample::Histogram::from_steps(vec![(90, 7), (120, 2)]).expect("ascends"),
+        ),
         beyond: Some(Beyond {
             tried: 2,
             // The same class twice: a list, not a map.
@@ -187,6 +190,7 @@ fn bare_end(name: &str, role: Role) -> End {
         pss_ready_bytes: None,
         pss_bytes: None,
         beyond: None,
+        round_trips: None,
         before: None,
         after: None,
         samples_missing: 0,
