@@ -22,7 +22,7 @@ fn candidates() -> Vec<PathBuf> {
 /// The database to write: the first place that can be written. A home that cannot be is no error.
 pub fn to_write(given: Option<&Path>) -> Result<PathBuf, Stop> {
     if let Some(path) = given {
-        return Ok(path.to_owned());
+        return not_write_protected(path).map(|()| path.to_owned());
     }
     let places = candidates();
     places.iter().find(|path| is_writable(path)).cloned().ok_or_else(|| {
@@ -44,6 +44,32 @@ pub fn to_read(given: Option<&Path>) -> Result<PathBuf, Stop> {
         let tried = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         Stop::new(Exit::NotFound, format!("no results yet: none of {tried} is there; run 'tuplelab demo' first, or name a database with --db FILE"))
     })
+}
+
+/// A given file that is there and that this user may not write is refused before a lab is made: SQLite opens
+/// it without complaint, and only the run's first event would fail, as if the controller were gone.
+fn not_write_protected(path: &Path) -> Result<(), Stop> {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let refused = path.is_file()
+        && std::fs::OpenOptions::new()
+            .append(true)
+            .open(path)
+            .is_err_and(|error| matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem));
+    match refused {
+        false => Ok(()),
+        true => Err(Stop::new(
+            Exit::Store,
+            format!(
+                "{} cannot be written: let this user write the file and its directory, or choose another --db",
+                path.display()
+            ),
+        )),
+    }
+}
+
+/// What a hint has to add to a command for it to find the same database.
+pub fn option(given: Option<&Path>) -> String {
+    given.map(|path| format!(" --db {}", path.display())).unwrap_or_default()
 }
 
 fn is_writable(path: &Path) -> bool {

@@ -178,25 +178,28 @@ fn steps(script: &ScriptReport) -> String {
 /// Details that only a program wants to read.
 const QUIET: [&str; 1] = ["micros"];
 
-/// A detail in a table: a list is cut where it is long, `--json` has it whole. What is 0 is left out.
+/// A detail in a table: a list is cut where it is long, `--json` has it whole; a sentence is not, its end
+/// may be the remedy. What is 0 is left out.
 fn detail(name: &str, value: &str) -> String {
     if value == "0" {
         return String::new();
     }
-    let short: String = value.chars().take(48).collect();
+    let most = if value.contains(' ') { usize::MAX } else { 48 };
+    let short: String = value.chars().take(most).collect();
     let dots = if short.len() < value.len() { "..." } else { "" };
     format!("{name}={short}{dots}")
 }
 
-/// The claims with what was found of each.
-pub fn board(rows: &[Row]) -> String {
+/// The claims with what was found of each; `given` is what a later `tuplelab show` needs to find it (` --db
+/// FILE`).
+pub fn board(rows: &[Row], given: &str) -> String {
     let mut board = table(&["claim", "verdict", "because", "evidence"]);
     for row in rows {
         board.add_row(vec![
             Cell::new(format!("{}: {}", row.claim, row.statement)),
             Cell::new(row.verdict.name()),
             Cell::new(plain(&row.because)),
-            Cell::new(format!("{}\ntuplelab show {}", row.evidence.plan, short(&row.evidence.run))),
+            Cell::new(format!("{}\ntuplelab show {}{given}", row.evidence.plan, short(&row.evidence.run))),
         ]);
     }
     for (column, share) in [(0, 24), (1, 12), (2, 40), (3, 24)] {
@@ -205,7 +208,7 @@ pub fn board(rows: &[Row]) -> String {
         }
     }
     format!(
-        "{board}\ntuplelab claims --explain C1: how it works, what was measured, what would change the verdict, where to read on\n"
+        "{board}\ntuplelab claims --explain C1{given}: how it works, what was measured, what would change the verdict, where to read on\n"
     )
 }
 
@@ -215,7 +218,13 @@ fn short(run: &str) -> &str {
 }
 
 /// What there is to know of one claim.
-pub fn explanation(claim: ClaimId, explained: &Explanation, plan: &str, last: Option<&Row>) -> String {
+pub fn explanation(
+    claim: ClaimId,
+    explained: &Explanation,
+    plan: &str,
+    last: Option<&Row>,
+    given: &str,
+) -> String {
     let mut text = format!("{claim}: {}\n", claim.statement());
     let mut part = |title: &str, body: &str| {
         text += &format!("\n{title}\n");
@@ -226,12 +235,12 @@ pub fn explanation(claim: ClaimId, explained: &Explanation, plan: &str, last: Op
     part("how it works", explained.mechanism);
     part(&format!("how it is tried ({plan})"), explained.experiment);
     part("what would change the verdict", explained.changes);
-    part("where to read on", "");
+    text += "\nwhere to read on\n";
     explained.reading.iter().for_each(|place| text += &format!("  {place}\n"));
     match last {
-        None => text += &format!("\nnot tried here yet: tuplelab claims {claim}\n"),
+        None => text += &format!("\nnot tried here yet: tuplelab claims {claim}{given}\n"),
         Some(row) => {
-            text += &format!("\nlast found (tuplelab show {})\n", short(&row.evidence.run));
+            text += &format!("\nlast found (tuplelab show {}{given})\n", short(&row.evidence.run));
             text += &format!("  {}: {}\n", row.verdict.name(), plain(&row.because));
             text += &points(&row.evidence.points);
         }

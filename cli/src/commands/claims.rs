@@ -90,7 +90,7 @@ pub async fn claims(args: ClaimsArgs, controller: Option<Address>) -> Done {
     };
     match args.json {
         true => print_json(&serde_json::json!({ "claims": rows }))?,
-        false => print(&table::board(&rows))?,
+        false => print(&table::board(&rows, &place::option(args.own.db.as_deref())))?,
     };
     let open = rows.iter().any(|row| row.verdict == Finding::Inconclusive);
     Ok(if open { Exit::Inconclusive } else { Exit::Held })
@@ -146,6 +146,7 @@ fn row(claim: ClaimId, report: Report) -> Row {
 
 /// What there is to know of one claim, with what was last found of it here.
 async fn explain(claim: ClaimId, source: Source, controller: Option<Address>) -> Done {
+    let given = place::option(source.db.as_deref());
     let last = match kept(&source, controller).await {
         Ok(mut kept) => last(&mut kept, claim).await?,
         Err(stop) if stop.exit == Exit::NotFound => None,
@@ -158,7 +159,7 @@ async fn explain(claim: ClaimId, source: Source, controller: Option<Address>) ->
             "explanation": explanation, "last": last,
         }));
     }
-    print(&table::explanation(claim, &explanation, plan(claim).0, last.as_ref()))
+    print(&table::explanation(claim, &explanation, plan(claim).0, last.as_ref(), &given))
 }
 
 /// The latest run that judged the claim.

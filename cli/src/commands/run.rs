@@ -92,7 +92,7 @@ async fn in_own_lab(text: &str, name: &str, own: &OwnLab, json: bool) -> Done {
         );
     }
     let path = db.display();
-    let given = if own.db.is_some() { format!(" --db {path}") } else { String::new() };
+    let given = place::option(own.db.as_deref());
     say(&format!(
         "saved in {path}\nnext:  tuplelab show last{given}        this run again (--json for programs)\n       tuplelab runs{given}             all runs; compare two with 'tuplelab compare RUN RUN{given}'"
     ));

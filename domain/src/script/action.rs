@@ -169,7 +169,12 @@ pub(super) fn socket_name(word: Option<&str>) -> Result<String, String> {
 
 /// A time that one step may take.
 pub(super) fn span(word: Option<&str>) -> Result<Duration, String> {
-    Ok(word.ok_or("a time is missing")?.parse::<Span>()?.0.min(Duration::from_secs(60)))
+    let time = word.ok_or("a time is missing")?;
+    let span = time.parse::<Span>()?.0;
+    if span > Duration::from_secs(60) {
+        return Err(format!("'{time}' is too long for one step: write up to a minute, \"60s\""));
+    }
+    Ok(span)
 }
 
 pub(super) fn endpoint(word: Option<&str>) -> Result<Endpoint, String> {

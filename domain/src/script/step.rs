@@ -179,6 +179,10 @@ client ack";
             why("client socket a tcp reuseaddr=1"),
             "step 1: 'reuseaddr=1' is no option of a socket: write reuseaddr, reuseport, no_port, v6only, dual, linger=SECONDS, syncnt=N or port_range=low-high"
         );
+        assert_eq!(
+            why("client wait 61s"),
+            "step 1: '61s' is too long for one step: write up to a minute, \"60s\""
+        );
         assert_eq!(why("server take a l count 0"), "step 1: 0 connections are too few to take");
         assert_eq!(why("server take a l slowly"), "step 1: 'slowly' is too much for 'take'");
         assert_eq!(

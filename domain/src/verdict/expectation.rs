@@ -185,7 +185,15 @@ fn answer(asked: &AnswerIs, plan: &Plan, trial: &TrialEvidence, steps: &[Step]) 
         match asked.of(&observation.answer) {
             Some(is) if is == asked.is => {}
             Some(other) => return Says::Missed(format!("it is {other}")),
-            None => return Says::Cannot(format!("'{}': the answer has no such part", name_of(plan, trial))),
+            None => {
+                let parts: Vec<&str> = observation.answer.details.keys().map(String::as_str).collect();
+                return Says::Cannot(format!(
+                    "'{}': the answer of '{}' has no such part; it has {}",
+                    name_of(plan, trial),
+                    asked.label,
+                    parts.join(", ")
+                ));
+            }
         }
     }
     Says::Held

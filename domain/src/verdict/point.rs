@@ -3,7 +3,7 @@
 use super::{Finding, flaw};
 use crate::evidence::TrialEvidence;
 use crate::plan::{Case, Plan};
-use crate::script::Answer;
+use crate::script::{Answer, Observation};
 use crate::units::thousands;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,22 @@ pub(super) struct Points<'a> {
 /// Words with which a worker says that the script, not the kernel, is at fault (`worker/src/script`).
 const FAULTS: [&str; 7] = ["UNKNOWN", "TAKEN", "GROUP", "FULL", "UNRESOLVED", "AGENT", "ENDED"];
 
+/// Why what comes at this step and later was not tried as the plan means it: a `bind` that only prepares (it
+/// has no label) was refused, as where somebody else on the host has the port. listen() on such a socket would
+/// take any port, and the claim would be judged by a listener that nobody connects to.
+fn unprepared(observations: &[Observation], step: u32) -> Option<String> {
+    let refused = observations.iter().filter(|earlier| earlier.step < step).find(|earlier| {
+        earlier.label.is_none() && earlier.text.starts_with("bind ") && !earlier.answer.is_ok()
+    })?;
+    Some(format!(
+        "step {} on {} ({}) was refused: {}; if somebody else has that port there, end that or use hosts of their own",
+        refused.step + 1,
+        refused.agent.as_str(),
+        refused.text,
+        refused.answer.outcome
+    ))
+}
+
 impl<'a> Points<'a> {
     pub(super) fn new(plan: &'a Plan, trials: &'a [TrialEvidence]) -> Self {
         Self { plan, trials, points: Vec::new() }
@@ -113,6 +129,10 @@ impl<'a> Points<'a> {
             for observation in &trial.observations {
                 let Some(own) = observation.label.as_deref().filter(|own| *own == label) else { continue };
                 let answer = &observation.answer;
+                if let Some(taken) = unprepared(&trial.observations, observation.step) {
+                    why = Some(format!("{}: {taken}", case.name));
+                    continue;
+                }
                 let fault = FAULTS.contains(&answer.outcome.as_str());
                 let forbidden = ["EPERM", "EACCES", "EUNSUPPORTED"].contains(&answer.outcome.as_str())
                     && answer.details.contains_key("why");
@@ -290,5 +310,34 @@ pub(super) fn said(answer: &Answer) -> String {
         (Some(call), _) => format!("{call} {}", answer.outcome),
         (None, Some(value)) => format!("{} {}", answer.outcome, thousands(value)),
         (None, None) => answer.outcome.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(step: u32, text: &str, label: Option<&str>, outcome: &str) -> Observation {
+        Observation {
+            step,
+            agent: "server-1".parse().expect("a name"),
+            text: text.into(),
+            label: label.map(str::to_owned),
+            answer: Answer::of(outcome),
+        }
+    }
+
+    #[test]
+    fn what_comes_after_a_refused_bind_without_a_label_was_not_tried() {
+        let bind = |label, outcome| observed(1, "bind l 127.66.1.1:7100", label, outcome);
+        let listen = observed(2, "listen l 64", Some("talk.listener"), "ok");
+        let why = unprepared(&[bind(None, "EADDRINUSE"), listen.clone()], 2).expect("a reason");
+        assert!(
+            why.starts_with("step 2 on server-1 (bind l 127.66.1.1:7100) was refused: EADDRINUSE"),
+            "{why}"
+        );
+        assert_eq!(unprepared(&[bind(None, "EADDRINUSE"), listen.clone()], 1), None);
+        assert_eq!(unprepared(&[bind(None, "ok"), listen.clone()], 2), None);
+        assert_eq!(unprepared(&[bind(Some("plain.bind"), "EADDRINUSE"), listen], 2), None);
     }
 }

@@ -255,7 +255,7 @@ fn address(endpoint: Endpoint) -> Result<SocketAddr, Answer> {
 }
 
 fn unknown() -> Answer {
-    Answer::of("UNKNOWN")
+    Answer::of("UNKNOWN").detail("why", "no step before this one made a socket of that name on this host")
 }
 
 /// When a wait is over. No step of a script waits longer than a minute, so the sum cannot overflow.
