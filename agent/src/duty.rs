@@ -227,6 +227,7 @@ impl Duty {
                 });
             }
             _ if trial.steps.ended => self.answered(key, number, &Answer::of("ENDED")),
+            _ if trial.engine.is_stopped() => self.answered(key, number, &Answer::of("STOPPED")),
             action => {
                 trial.steps.end = (action == Action::End).then_some(number);
                 self.order(&WorkerOrder::Step { number, action }).await;

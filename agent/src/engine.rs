@@ -57,6 +57,11 @@ impl Engine {
         Ok(Self { orders, generation, process, stopped: false })
     }
 
+    /// Whether the process is stopped: it would hear no order.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Stops the process where it is, or lets it go on.
     ///
     /// # Errors

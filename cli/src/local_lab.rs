@@ -3,10 +3,10 @@
 
 use crate::client::{Client, connect};
 use crate::exit::{Exit, Stop};
+use crate::interrupt::Interrupt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
 use tuplelab_domain::plan::Plan;
 use tuplelab_lab::{HostSpec, Lab, LabError, LabKind, LabSpec, LabUp, ProcessSpec};
 use tuplelab_proto::dial::Address;
@@ -119,7 +119,7 @@ impl LocalLab {
     pub async fn start(kind: Option<LabKind>, size: Size, db: &Path) -> Result<(Self, Client), Stop> {
         let failed = |what: String| Stop::new(Exit::Failed, format!("the lab did not come up: {what}"));
         // From here on Ctrl-C must not end this process before the lab and its folder.
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(error.to_string()))?;
+        let mut interrupt = Interrupt::listen()?;
         let folder = tempfile::Builder::new()
             .prefix("tuplelab-")
             .tempdir()
@@ -141,7 +141,7 @@ impl LocalLab {
         let mut lab = Self { lab, address, notes, folder };
         let ready = tokio::select! {
             biased;
-            _ = interrupt.recv() => Err(Stop::new(Exit::Cancelled, "cancelled before the lab was up")),
+            () = interrupt.recv() => Err(Stop::new(Exit::Cancelled, "cancelled before the lab was up")),
             ready = lab.until_ready() => ready,
         };
         match ready {

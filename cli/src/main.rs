@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod commands;
 mod exit;
+mod interrupt;
 mod local_lab;
 mod output;
 mod place;

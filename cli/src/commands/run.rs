@@ -3,11 +3,11 @@
 use crate::args::{DemoArgs, OwnLab, RunArgs};
 use crate::client::{Client, connect, refused, report};
 use crate::exit::{Done, Exit, Stop};
+use crate::interrupt::Interrupt;
 use crate::local_lab::{LocalLab, Size};
 use crate::output::{print, print_json, say};
 use crate::progress::Progress;
 use crate::{place, table};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt as _;
 use tuplelab_domain::capacity::Limit;
 use tuplelab_domain::report::Report;
@@ -135,8 +135,7 @@ pub async fn follow(
     mut alive: impl FnMut() -> Result<Option<String>, Stop>,
 ) -> Result<(), Stop> {
     // One listener for the whole time: a signal between two looks must not be lost.
-    let mut interrupt = signal(SignalKind::interrupt())
-        .map_err(|error| Stop::new(Exit::Failed, format!("failed to listen for Ctrl-C: {error}")))?;
+    let mut interrupt = Interrupt::listen()?;
     let mut updates = client.watch(WatchRequest { run: run.into() }).await.map_err(refused)?.into_inner();
     let mut progress = Progress::new();
     let mut look = tokio::time::interval(std::time::Duration::from_millis(200));
@@ -149,7 +148,7 @@ pub async fn follow(
                 Some(Err(status)) => return Err(lost(run, &status)),
                 None => return Ok(()),
             },
-            _ = interrupt.recv() => {
+            () = interrupt.recv() => {
                 if cancelled {
                     return Err(Stop::new(Exit::Cancelled, format!("run {run} was cancelled; its end was not waited for")));
                 }

@@ -13,6 +13,10 @@ use crate::script::Observation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Below this many connections the slab of everything else on a kernel drowns theirs: some 8 KiB each,
+/// where megabytes come and go.
+const FEWEST_FOR_SLAB: u64 = 10_000;
+
 /// What one end (an agent's host) said of one trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct End {
@@ -216,9 +220,12 @@ impl TrialEvidence {
     }
 
     /// Slab that the held connections added on one kernel, in bytes a pair: the readings of the first
-    /// end; only an estimate, since everything else on that kernel counts too.
+    /// end; only an estimate, since everything else on that kernel counts too, and none of a few.
     pub fn slab_bytes_per_pair(&self) -> Option<f64> {
         let pairs = self.established(Role::Client);
+        if pairs < FEWEST_FOR_SLAB {
+            return None;
+        }
         let end = self.ends.first()?;
         let slab = |readings: &Option<Readings>| readings.as_ref()?.get("meminfo.Slab");
         let added = slab(&end.after)? as f64 - slab(&end.before)? as f64;

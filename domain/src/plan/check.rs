@@ -14,7 +14,7 @@ use super::shapes::{Shapes, are_stages};
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
 use crate::schedule::Role;
-use crate::script::{HostRef, Step};
+use crate::script::{HostRef, Step, impossible};
 use crate::sysctl::{Sysctl, Sysctls};
 use crate::units::{Count, Rate, Span};
 use std::collections::{BTreeMap, BTreeSet};
@@ -291,15 +291,22 @@ impl Checker {
             }
             Given::Good(text, place) => (text, place),
         };
-        let steps = match printable(&text.replace('\t', " "))
-            .and_then(|()| Step::parse_all(&text).map_err(|problem| problem.to_string()))
-        {
+        if let Err(what) = printable(&text.replace('\t', " ")) {
+            self.add(PlanProblem::at(place, what));
+            return Vec::new();
+        }
+        let steps = match Step::parse_all(&text) {
             Ok(steps) => steps,
-            Err(what) => {
-                self.add(PlanProblem::at(place, what));
+            Err(bad) => {
+                bad.iter().for_each(|bad| self.add(PlanProblem::at(place.clone(), bad.to_string())));
                 return Vec::new();
             }
         };
+        for (index, why) in impossible(&steps) {
+            if let Some(step) = steps.get(index) {
+                self.add(PlanProblem::at(place.clone(), format!("'{step}': {why}")));
+            }
+        }
         let addresses = |host: HostRef| {
             let (hosts, addresses) = match host.role {
                 Role::Server => (servers.hosts, servers.addresses),

@@ -331,8 +331,13 @@ impl std::str::FromStr for AnswerIs {
     fn from_str(text: &str) -> Result<Self, String> {
         let word =
             |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control());
+        // A detail may be two words: `held:connect EADDRNOTAVAIL = 64`.
+        let part = |of: &str| match of.split_once(':') {
+            Some((label, detail)) => word(label) && detail.split(' ').all(word),
+            None => word(of),
+        };
         let found = text.split_once('=').map(|(of, is)| (of.trim(), is.trim()));
-        let Some((of, is)) = found.filter(|(of, is)| word(of) && word(is)) else {
+        let Some((of, is)) = found.filter(|(of, is)| part(of) && word(is)) else {
             return Err(format!(
                 "'{text}' is no answer: write a step's label and what it answers, as in \"held = 21\", \"again = EADDRINUSE\" or \"wire:rst_out = 0\""
             ));

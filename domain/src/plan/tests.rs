@@ -577,7 +577,7 @@ error: 'few' is no count: write a whole number up to 10000m, as in 64512, "250k"
 proptest! {
     #[test]
     fn a_setup_that_is_printed_reads_back(servers in servers(), clients in clients(), load in load(), script in any::<bool>()) {
-        let lines = "server listen l 5 -> x\nclient many c 20 connect server:7000 bind self:0 no_port -> held";
+        let lines = "server fill l -> x\nclient many c 20 connect server:7000 bind self:0 no_port -> held";
         let steps = if script { crate::script::Step::parse_all(lines).expect("steps") } else { Vec::new() };
         let mut setup = Setup { servers, clients, load, steps };
         setup.load.answered &= setup.servers.accept.takes_all();
@@ -621,7 +621,7 @@ proptest! {
 
 #[test]
 fn a_case_may_be_a_script_and_says_what_its_steps_answer() {
-    let text = "[[case]]\nname = \"a load\"\n[[case]]\nname = \"a script\"\nsteps = \"\"\"\n# why\nserver listen l 5\n\
+    let text = "[[case]]\nname = \"a load\"\n[[case]]\nname = \"a script\"\nsteps = \"\"\"\n# why\nserver socket l tcp\n\
         client many c 20 connect server:7000 -> held\n\"\"\"\n[[expect]]\nanswer = \"held = 6\"\n\
         [[expect]]\nanswer = \"held:begun = 20\"\n[[expect]]\nanswer = \"held=ok\"";
     let plan = plan(text);
@@ -639,10 +639,10 @@ fn a_script_that_cannot_be_done_is_refused_with_its_step() {
         found.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("; ")
     };
     assert!(problem("client dance a").contains("step 1: 'dance' is nothing that a step does"));
-    assert_eq!(problem("client.2 close a"), "'client.2 close a': the case has no host 'client.2'");
-    assert!(problem("client bind a self@2:0").contains("names no address of this case"));
+    assert_eq!(problem("client.2 fill a"), "'client.2 fill a': the case has no host 'client.2'");
+    assert!(problem("client fill a\nclient bind a self@2:0").contains("names no address of this case"));
     assert!(problem("# nothing").contains("the script has no step"));
-    let long = "client close a\n".repeat(1_001);
+    let long = "client fill a\n".repeat(1_001);
     assert!(problem(&long).contains("has 1001 steps; at most 1000 are done"));
 }
 
@@ -659,7 +659,7 @@ fn a_time_and_an_error_of_the_ramp_are_expected_as_they_are_written() {
 #[test]
 fn an_expected_answer_needs_a_step_and_a_form() {
     let problem = |answer: &str| {
-        let text = format!("steps = 'client close a -> x'\n[[expect]]\nanswer = '{answer}'");
+        let text = format!("steps = 'client fill a -> x'\n[[expect]]\nanswer = '{answer}'");
         read(&text)
             .expect_err(answer)
             .iter()

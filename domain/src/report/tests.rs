@@ -100,7 +100,7 @@ fn a_report_has_every_number_of_the_run() {
       },
       "cpu_micros_per_connection": 10000.0,
       "user_bytes_per_connection": 167772.16,
-      "slab_bytes_per_connection": 0.0,
+      "slab_bytes_per_connection": null,
       "counters": {
         "host-1": {
           "TcpExt.ListenOverflows": 2
@@ -163,7 +163,7 @@ fn a_report_has_every_number_of_the_run() {
     {
       "subject": "C4",
       "verdict": "confirmed",
-      "because": "100 for one pair became 200 (2 sources x 1 ip:port): exactly the sum of usable source ports over all pairs",
+      "because": "one pair held 100, and more of them 200 = 2 sources x 1 ip:port of 100 ports: exactly the sum of usable source ports over all pairs",
       "points": [
         {
           "what": "1 source x 1 ip:port hold the sum of their usable source ports",

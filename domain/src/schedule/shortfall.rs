@@ -36,7 +36,7 @@ pub enum Shortfall {
         nearest: Option<String>,
     },
     /// An agent may not make the kernel settings of the plan.
-    #[error("case '{case}' sets {} on host {agent}, whose agent may not set kernel settings: start it with --allow-sysctls, or set it there by hand and leave it out of the plan", sysctl.name())]
+    #[error("case '{case}' sets {} on host {agent}, whose agent may not set kernel settings: start it with --allow-sysctls (on this machine: --lab namespaces), or set it there by hand and leave it out of the plan", sysctl.name())]
     Setting {
         /// The case.
         case: String,
@@ -47,7 +47,7 @@ pub enum Shortfall {
     },
     /// An agent may not make connection tracking active.
     #[error(
-        "case '{case}' makes connection tracking active on host {agent}, whose agent may not change its kernel: start it with --allow-sysctls, or leave conntrack out of the plan"
+        "case '{case}' makes connection tracking active on host {agent}, whose agent may not change its kernel: start it with --allow-sysctls (on this machine: --lab namespaces), or leave conntrack out of the plan"
     )]
     MayNotTrack {
         /// The case.

@@ -300,7 +300,7 @@ fn more_files_than_a_host_has_are_told() {
 fn a_setting_that_an_agent_may_not_make_is_told() {
     let mut inventory = three_hosts();
     inventory.hosts[1].facts.may_set_sysctls = false;
-    insta::assert_snapshot!(shortfalls("clients.sysctls.ip_local_port_range = \"20000-20999\"", &inventory), @"case 'case 1' sets ip_local_port_range on host host-2, whose agent may not set kernel settings: start it with --allow-sysctls, or set it there by hand and leave it out of the plan");
+    insta::assert_snapshot!(shortfalls("clients.sysctls.ip_local_port_range = \"20000-20999\"", &inventory), @"case 'case 1' sets ip_local_port_range on host host-2, whose agent may not set kernel settings: start it with --allow-sysctls (on this machine: --lab namespaces), or set it there by hand and leave it out of the plan");
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn tracking_that_a_host_may_not_or_cannot_do_is_told() {
     insta::assert_snapshot!(shortfalls("servers.conntrack = true", &inventory), @"case 'case 1' makes connection tracking active on host host-1, which shows no net.netfilter.nf_conntrack_max: load the module there (`modprobe nf_conntrack`), or leave conntrack out of the plan");
     inventory.hosts[0].facts.conntrack_available = Some(Conntrack { count: 0, max: 100 });
     inventory.hosts[0].facts.may_set_sysctls = false;
-    insta::assert_snapshot!(shortfalls("servers.conntrack = true", &inventory), @"case 'case 1' makes connection tracking active on host host-1, whose agent may not change its kernel: start it with --allow-sysctls, or leave conntrack out of the plan");
+    insta::assert_snapshot!(shortfalls("servers.conntrack = true", &inventory), @"case 'case 1' makes connection tracking active on host host-1, whose agent may not change its kernel: start it with --allow-sysctls (on this machine: --lab namespaces), or leave conntrack out of the plan");
 }
 
 #[test]
@@ -519,19 +519,20 @@ fn a_client_connects_from_the_addresses_of_the_family_only() {
 
 #[test]
 fn a_script_is_placed_with_addresses_in_place_of_names() {
-    let text = "[clients]\nhosts = 2\naddresses = 2\n[[case]]\nname = \"s\"\nsteps = '''\nserver listen l 5\n\
-        client.2 connect a server:7000 -> x\nclient bind b self@2:0\nclient.2 bind c any:1\n'''";
+    let text = "[clients]\nhosts = 2\naddresses = 2\n[[case]]\nname = \"s\"\nsteps = '''\nserver fill l\nserver listen l 5\n\
+        client.2 fill a\nclient.2 connect a server:7000 -> x\nclient fill b\nclient bind b self@2:0\n\
+        client.2 bind a any:1\n'''";
     let schedule = placed(text, &three_hosts());
     let case = &schedule.cases[0];
-    let steps: Vec<_> =
-        case.steps.iter().map(|s| format!("{} {} {:?}", s.agent, s.action, s.label)).collect();
+    let steps = case.steps.iter().filter(|step| !step.action.to_string().starts_with("fill"));
+    let steps: Vec<_> = steps.map(|s| format!("{} {} {:?}", s.agent, s.action, s.label)).collect();
     assert_eq!(
         steps,
         [
             "host-1 listen l 5 None",
             "host-3 connect a 10.66.1.1:7000 within 1000ms Some(\"x\")",
             "host-2 bind b 10.66.2.2:0 None",
-            "host-3 bind c 0.0.0.0:1 None",
+            "host-3 bind a 0.0.0.0:1 None",
         ]
     );
     assert_eq!(case.assignments.iter().filter(|a| matches!(a.work, Work::Script(_))).count(), 3);

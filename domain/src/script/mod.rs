@@ -15,12 +15,14 @@
 mod action;
 mod endpoint;
 mod groups;
+mod names;
 mod observation;
 mod options;
 mod step;
 
 pub use action::{Action, Choice, Handshake, Protocol};
 pub use endpoint::{Endpoint, HostRef, Place, Unresolved};
+pub use names::impossible;
 pub use observation::{Answer, Observation};
 pub use options::Options;
 pub use step::{BadStep, Step};

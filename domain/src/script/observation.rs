@@ -39,6 +39,14 @@ impl Answer {
         self.details.get(name)?.parse().ok()
     }
 
+    /// Whether the script is at fault, and not the kernel's to blame: the words with which a worker, or
+    /// its agent, says that a step could not be tried at all.
+    pub fn is_fault(&self) -> bool {
+        const FAULTS: [&str; 8] =
+            ["UNKNOWN", "TAKEN", "GROUP", "FULL", "UNRESOLVED", "AGENT", "ENDED", "STOPPED"];
+        FAULTS.contains(&self.outcome.as_str())
+    }
+
     /// Whether the call did what it was asked.
     pub fn is_ok(&self) -> bool {
         self.outcome == "ok"

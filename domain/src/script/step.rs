@@ -30,16 +30,20 @@ impl Step {
     /// Reads a script; blank lines and comments are passed over.
     ///
     /// # Errors
-    /// The first line that is no step.
-    pub fn parse_all(script: &str) -> Result<Vec<Self>, BadStep> {
-        let mut steps = Vec::new();
+    /// Every line that is no step.
+    pub fn parse_all(script: &str) -> Result<Vec<Self>, Vec<BadStep>> {
+        let (mut steps, mut bad) = (Vec::new(), Vec::new());
         for (index, line) in script.lines().enumerate() {
             let line = line.split('#').next().unwrap_or("").trim();
-            if !line.is_empty() {
-                steps.push(line.parse().map_err(|why| BadStep { line: index + 1, why })?);
+            if line.is_empty() {
+                continue;
+            }
+            match line.parse() {
+                Ok(step) => steps.push(step),
+                Err(why) => bad.push(BadStep { line: index + 1, why }),
             }
         }
-        Ok(steps)
+        if bad.is_empty() { Ok(steps) } else { Err(bad) }
     }
 }
 
@@ -140,7 +144,11 @@ client ack";
 
     #[test]
     fn a_line_that_is_no_step_says_which_and_why() {
-        let why = |script: &str| Step::parse_all(script).expect_err("is refused").to_string();
+        let why = |script: &str| match Step::parse_all(script).expect_err("is refused").as_slice() {
+            [one] => one.to_string(),
+            several => format!("{} problems", several.len()),
+        };
+        assert_eq!(why("client dance a\nclient close a\nclient sing"), "2 problems");
         assert_eq!(
             why("\nclient dance a"),
             "step 2: 'dance' is nothing that a step does: socket, bind, listen, connect, finish, accept, send, receive, name, close, reset, many, ring, take, fill, files, end, stop, continue, wait, sockets, capture, packets, counters, limits, syn, ack"

@@ -182,6 +182,11 @@ fn answer(asked: &AnswerIs, plan: &Plan, trial: &TrialEvidence, steps: &[Step]) 
         return Says::Cannot(format!("'{}': {why}", name_of(plan, trial)));
     }
     for observation in given {
+        if observation.answer.is_fault() && observation.answer.outcome != asked.is {
+            let why =
+                format!("step '{}' could not be tried: {}", observation.text, observation.answer.outcome);
+            return Says::Cannot(format!("'{}': {why}", name_of(plan, trial)));
+        }
         match asked.of(&observation.answer) {
             Some(is) if is == asked.is => {}
             Some(other) => return Says::Missed(format!("it is {other}")),

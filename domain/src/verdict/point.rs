@@ -75,9 +75,6 @@ pub(super) struct Points<'a> {
     points: Vec<Point>,
 }
 
-/// Words with which a worker says that the script, not the kernel, is at fault (`worker/src/script`).
-const FAULTS: [&str; 7] = ["UNKNOWN", "TAKEN", "GROUP", "FULL", "UNRESOLVED", "AGENT", "ENDED"];
-
 /// Why what comes at this step and later was not tried as the plan means it: a `bind` that only prepares (it
 /// has no label) was refused, as where somebody else on the host has the port. listen() on such a socket would
 /// take any port, and the claim would be judged by a listener that nobody connects to.
@@ -133,7 +130,7 @@ impl<'a> Points<'a> {
                     why = Some(format!("{}: {taken}", case.name));
                     continue;
                 }
-                let fault = FAULTS.contains(&answer.outcome.as_str());
+                let fault = answer.is_fault();
                 let forbidden = ["EPERM", "EACCES", "EUNSUPPORTED"].contains(&answer.outcome.as_str())
                     && answer.details.contains_key("why");
                 if fault || forbidden {

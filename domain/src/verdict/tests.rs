@@ -74,7 +74,7 @@ failed = "0ppm": held: 0 of 700 flows failed
 rate = "100/s": held: the slowest of 3 trials reached 100/s
 bound_by = "four_tuples": held: four_tuples bound in 3 of 3 trials
 C3: qualified: one address held 100 (ports bound from 20000-20099) connections to one ip:port, the next was refused (connect EADDRNOTAVAIL); it is no limit of the server: the same run held 400
-C4: confirmed: 100 for one pair became 200 (2 sources x 1 ip:port), 400 (2 sources x 2 ip:ports): exactly the sum of usable source ports over all pairs
+C4: confirmed: one pair held 100, and more of them 200 = 2 sources x 1 ip:port of 100 ports, 400 = 2 sources x 2 ip:ports of 100 ports: exactly the sum of usable source ports over all pairs
 "#);
 }
 
@@ -441,7 +441,7 @@ fn the_most_frequent_failure_names_the_limit_that_bound() {
 /// A plan of one script and one load, and what its labelled step answered.
 fn scripted(answer: &str, given: Option<Answer>) -> (Finding, String) {
     let text = format!(
-        "[[case]]\nname = \"s\"\nsteps = 'client name a -> x'\n[[case]]\nname = \"l\"\n[[expect]]\nanswer = '{answer}'"
+        "[[case]]\nname = \"s\"\nsteps = 'client fill a -> x'\n[[case]]\nname = \"l\"\n[[expect]]\nanswer = '{answer}'"
     );
     let plan = plan(&text);
     let mut trials = agreeing_run(&plan);

@@ -71,7 +71,6 @@ server sockets 7700 -> queue
 server end -> ended
 client receive q -> reset
 client receive a -> left
-server bind c self:7701 -> after
 ";
     let expectations = [
         "stopped = ok",
@@ -85,7 +84,6 @@ server bind c self:7701 -> after
         "reset:ECONNRESET = 3",
         // An accepted connection whose data was read ends with a FIN.
         "left = eof",
-        "after = ENDED",
     ];
     let plan = plan(&world, &steps, &expectations);
     let ran = world.run(["run", &plan, "--lab", "loopback", "--db", "x.db", "--json"]).exits(0);

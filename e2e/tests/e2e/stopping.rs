@@ -120,3 +120,22 @@ fn loses_client_1(world: &World, agent: u32, run: Running) {
     assert!(world.processes("worker").is_empty(), "a worker is left");
     assert!(!report.cases.is_empty(), "what was measured is kept");
 }
+
+#[test]
+fn a_terminate_or_a_hangup_clears_away_what_was_made_like_ctrl_c() {
+    loopback_hosts();
+    for (port, signal) in [(7480, Signal::SIGTERM), (7481, Signal::SIGHUP)] {
+        let world = World::new();
+        let text = format!(
+            "[servers]\nports = {port}\n[clients]\nsource_ports = \"23000-23049\"\n[load]\nhold = \"60s\"\n"
+        );
+        let plan = world.write("p.toml", text);
+        let run = world.start(["run", &plan, "--lab", "loopback", "--db", "x.db"]);
+        run.notes("holding");
+        run.signal(signal);
+        run.wait().exits(130);
+        world.is_quiet();
+        let left: Vec<String> = world.files().into_iter().filter(|file| file.starts_with("tmp/")).collect();
+        assert!(left.is_empty(), "{signal}: {left:?}");
+    }
+}

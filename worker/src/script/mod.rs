@@ -43,9 +43,9 @@ pub struct Script {
 /// What a name means.
 #[derive(Debug, Default)]
 struct Group {
-    /// A socket that a step asked for and that no step has used: its family is that of the first
-    /// endpoint, so it is made then.
-    planned: Option<(Protocol, Options)>,
+    /// What a `socket` step asked for, until another step uses it: its family is that of the first
+    /// endpoint, so an IPv4 one may have to make way for an IPv6 one.
+    unused: Option<(Protocol, Options)>,
     sockets: Vec<Held>,
     /// Connections that are no descriptors: they can be held and closed, and nothing else.
     rings: Vec<Ring>,
@@ -64,8 +64,9 @@ impl Script {
         Ok(match action {
             Action::Socket(name, protocol, options) => {
                 self.is_free(name)?;
-                let planned = Some((*protocol, *options));
-                self.groups.insert(name.clone(), Group { planned, ..Group::default() });
+                let sockets = vec![options::socket(*protocol, options, None)?];
+                let unused = Some((*protocol, *options));
+                self.groups.insert(name.clone(), Group { unused, sockets, ..Group::default() });
                 Answer::of("ok")
             }
             Action::Bind(name, at) => {
@@ -178,13 +179,18 @@ impl Script {
         }
     }
 
-    /// All sockets of a name, made if they are only planned.
+    /// All sockets of a name, in the family of what they are used for.
     fn open(&mut self, name: &str, at: Option<SocketAddr>) -> Result<&mut Vec<Held>, Answer> {
         self.no_rings(name)?;
         let group = self.groups.get_mut(name).ok_or_else(unknown)?;
-        if let Some((protocol, options)) = &group.planned {
-            group.sockets.push(options::socket(*protocol, options, at)?);
-            group.planned = None;
+        if let Some((protocol, options)) = group.unused.take()
+            && at.is_some_and(|at| at.is_ipv6())
+            && !group.sockets.iter().all(Held::is_v6)
+        {
+            // It is made again in the family of what it is used for; the other goes first, so that a
+            // full table has room.
+            group.sockets.clear();
+            group.sockets.push(options::socket(protocol, &options, at)?);
         }
         Ok(&mut group.sockets)
     }
@@ -204,7 +210,7 @@ impl Script {
     /// The group that a step adds to: a new one, or one that has sockets already.
     fn more(&mut self, name: &str) -> Result<&mut Vec<Held>, Answer> {
         let group = self.groups.entry(name.to_owned()).or_default();
-        let taken = group.planned.is_some() || !group.rings.is_empty();
+        let taken = group.unused.is_some() || !group.rings.is_empty();
         if taken { Err(Answer::of("TAKEN")) } else { Ok(&mut group.sockets) }
     }
 

@@ -44,6 +44,10 @@ impl Held {
         }
     }
 
+    pub(super) fn is_v6(&self) -> bool {
+        self.v6
+    }
+
     pub(super) fn is_connecting(&self) -> bool {
         self.connecting
     }

@@ -41,7 +41,7 @@ pub(super) fn judge(points: &mut Points<'_>) -> String {
             if count == 1 {
                 single.push(held);
             } else {
-                multiplied.push(format!("{} ({})", thousands(held), product(case)));
+                multiplied.push(format!("{} = {} of {}", thousands(held), product(case), each(held, count)));
             }
         }
         let what = format!("{} hold the sum of their usable source ports", product(case));
@@ -60,10 +60,16 @@ pub(super) fn judge(points: &mut Points<'_>) -> String {
     multiplied.dedup();
     let single: Vec<String> = single.into_iter().map(thousands).collect();
     format!(
-        "{} for one pair became {}: exactly the sum of usable source ports over all pairs",
+        "one pair held {}, and more of them {}: exactly the sum of usable source ports over all pairs",
         single.join(", "),
         multiplied.join(", ")
     )
+}
+
+/// How many ports each of the pairs had, on average.
+fn each(held: u64, pairs: u64) -> String {
+    let about = if held.is_multiple_of(pairs.max(1)) { "" } else { "about " };
+    format!("{about}{} ports", thousands(held / pairs.max(1)))
 }
 
 /// "2 sources x 3 ip:ports".
