@@ -241,7 +241,9 @@ pub fn explanation(
         None => text += &format!("\nnot tried here yet: tuplelab claims {claim}{given}\n"),
         Some(row) => {
             text += &format!("\nlast found (tuplelab show {}{given})\n", short(&row.evidence.run));
-            text += &format!("  {}: {}\n", row.verdict.name(), plain(&row.because));
+            for line in textwrap::wrap(&format!("{}: {}", row.verdict.name(), plain(&row.because)), 100) {
+                text += &format!("  {line}\n");
+            }
             text += &points(&row.evidence.points);
         }
     }

@@ -1,6 +1,7 @@
 //! Concrete work: what every host does, with no choices left.
 
 mod assignment;
+mod choose;
 mod inventory;
 mod place;
 mod placed;
