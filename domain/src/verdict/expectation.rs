@@ -40,7 +40,7 @@ pub(super) fn judge(
     match cannot {
         Some(why) => verdict(Finding::Inconclusive, why),
         None if held == 0 => verdict(Finding::Inconclusive, "no trial that it is about was run"),
-        None => verdict(Finding::Held, reason(expectation, trials)),
+        None => verdict(Finding::Held, reason(expectation, trials, held)),
     }
 }
 
@@ -204,8 +204,8 @@ fn answer(asked: &AnswerIs, plan: &Plan, trial: &TrialEvidence, steps: &[Step]) 
     Says::Held
 }
 
-fn reason(expectation: &Expectation, trials: &[TrialEvidence]) -> String {
-    let count = trials.len();
+/// Why it holds, in the `count` trials that it is about.
+fn reason(expectation: &Expectation, trials: &[TrialEvidence], count: u64) -> String {
     match expectation {
         Expectation::EstablishedAsPredicted | Expectation::Established(_) => {
             let most = trials.iter().map(TrialEvidence::held).max().unwrap_or(0);

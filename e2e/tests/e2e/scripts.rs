@@ -195,3 +195,29 @@ fn a_backlog_of_37_under_a_somaxconn_of_20_holds_21_and_a_plan_that_expects_38_i
     }
     lab.stop().exits(0);
 }
+
+#[test]
+fn a_script_over_ipv6_has_the_same_queues_and_a_raw_peer_too() {
+    if !has_namespaces() {
+        return;
+    }
+    let world = World::new();
+    let steps = listening(7740)
+        + "client many c 60 connect server:7740 within 300ms
+server sockets 7740 -> queue
+server socket m tcp
+server bind m self:7741
+server listen m 5
+client syn 20 server:7741 from [fd66::2:fb]:1024 never
+server sockets 7741 -> half
+";
+    let settings = "[load]\nfamily = \"ipv6\"\n[servers.sysctls]\ntcp_syncookies = 0\nsomaxconn = 20\n";
+    let plan = world.write(
+        "v6.toml",
+        format!(
+            "steps = '''\n{steps}'''\n{settings}[[expect]]\nanswer = \"queue = 21\"\n\
+             [[expect]]\nanswer = \"half:syn_received = 6\"\n"
+        ),
+    );
+    world.run(["run", &plan, "--db", "x.db"]).exits(0);
+}
