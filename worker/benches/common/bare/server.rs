@@ -49,6 +49,7 @@ pub fn serve(serve: &Serve, mut orders: impl Iterator<Item = WorkerOrder>) {
     };
     let quotas: Vec<u32> = serve.lanes.iter().map(|lane| lane.turns[0].quota).collect();
     let total: u64 = quotas.iter().map(|quota| u64::from(*quota)).sum();
+    let lanes = quotas.len();
     std::thread::scope(|scope| {
         for (index, quota) in quotas.into_iter().enumerate() {
             let quota = quota as usize;
@@ -68,7 +69,11 @@ pub fn serve(serve: &Serve, mut orders: impl Iterator<Item = WorkerOrder>) {
                 }
                 stages.pass();
                 match serve.watch {
-                    Some(spare) => watch(listener, &held, quota + spare as usize, stages, tally),
+                    Some(spare) => {
+                        // Not before all are full: the others' spare room would keep the last from it.
+                        stages.wait(lanes);
+                        watch(listener, &held, quota + spare as usize, stages, tally);
+                    }
                     None => stages.wait(END),
                 }
                 for fd in held {
