@@ -15,6 +15,9 @@ fmt:
 sqlx:
     .ci/sqlx-cache
 
-# The engine beside a bare loop of the same system calls.
+# The engine beside a bare loop of the same system calls, and a tokio program; churn, ramp, census.
 bench:
-    cargo bench -p tuplelab-worker
+    cargo bench -p tuplelab-agent --bench held -- --with-tokio
+    cargo bench -p tuplelab-worker --bench churn
+    cargo bench -p tuplelab-worker --bench ramp
+    cargo bench -p tuplelab-agent --bench digest

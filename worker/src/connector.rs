@@ -351,6 +351,8 @@ impl<'a, N: Net> Connector<'a, N> {
                     } else {
                         // Its moment is lost: what could not begin is not made up for.
                         tally.late();
+                        // Looking again at once would take from the server the time to answer in.
+                        net.sleep(Some(now + NAP_NANOS));
                     }
                 }
             }
