@@ -328,7 +328,13 @@ fn half_open(points: &mut Points<'_>) {
             if asked <= expected {
                 return Err(format!("'{syn}' sends {asked} SYNs, and {expected} fit"));
             }
-            Ok((format!("{count} in SYN_RECV, {expected} expected"), count == expected))
+            // What is not completed is given up after a few SYN-ACKs, the sooner the fuller the queue
+            // (`reqsk_timer_handler`): whoever asks late finds fewer, and what was remembered is known
+            // from what was answered.
+            let expired = count < expected && remembered(points, &family) == Ok(expected);
+            let since = if expired { " (all of them remembered, the others given up since)" } else { "" };
+            let measured = format!("{count} in SYN_RECV, {expected} expected{since}");
+            Ok((measured, count == expected || expired))
         });
         points.add(Weight::Law, &queue, format!("half-open connections remembered with {setting}"), seen);
         let answered = points.given(&syn).and_then(|given| {
@@ -347,6 +353,20 @@ fn half_open(points: &mut Points<'_>) {
         points.add(Weight::Law, &syn, what, answered);
         counted(points, &family, asked, held);
     }
+}
+
+/// How many half-open connections were remembered at the time: those that were answered, less those that
+/// were answered with a cookie.
+fn remembered(points: &Points<'_>, family: &str) -> Result<u64, String> {
+    let syn = points.given(&format!("{family}.syn"))?;
+    let answered = syn.value()?;
+    if setting(points, syn, Sysctl::TcpSyncookies)? == 0 {
+        return Ok(answered);
+    }
+    let name = "TcpExt.SyncookiesSent";
+    let before = points.given(&format!("{family}.before")).and_then(|given| moved(given, name))?;
+    let after = points.given(&format!("{family}.after")).and_then(|given| moved(given, name))?;
+    Ok(answered.saturating_sub(after.saturating_sub(before)))
 }
 
 /// The kernel's counter of what it did not remember: cookies sent, or SYNs dropped.
@@ -523,5 +543,27 @@ mod tests {
         let fewer = drops("1");
         assert_eq!(fewer.verdict, Finding::Refuted);
         assert!(fewer.because.contains("ListenDrops 1 "), "{}", fewer.because);
+    }
+
+    #[test]
+    fn half_open_connections_that_were_given_up_by_the_time_were_remembered_and_others_were_not() {
+        let still = |label: &str, number: &str| {
+            had_been(ClaimId::C6, &[label], |answer| {
+                answer.details.insert("syn_received".into(), number.into());
+            })
+        };
+        for (label, fewer, more) in [("cookies1.queue", "12", "18"), ("half.64.queue", "40", "50")] {
+            let verdict = still(label, fewer);
+            let point = verdict.points.iter().find(|point| point.evidence == label).expect("a point");
+            assert_eq!(verdict.verdict, Finding::Qualified, "{}", verdict.because);
+            assert!(point.measured.contains("given up since"), "{}", point.measured);
+            assert_eq!(still(label, more).verdict, Finding::Refuted, "{label}: more than fit");
+        }
+        // Fewer that were never remembered are another law.
+        let cookies = had_been(ClaimId::C6, &["cookies1.queue", "cookies1.after"], |answer| {
+            answer.details.insert("syn_received".into(), "12".into());
+            answer.details.insert("TcpExt.SyncookiesSent".into(), "188".into());
+        });
+        assert_eq!(cookies.verdict, Finding::Refuted);
     }
 }
