@@ -123,6 +123,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask whether the controller serves, or an agent is attached: exit code 0, or 1 and a sentence.
+    Health {
+        /// Ask for this agent, or without NAME for the one that is named like this host.
+        #[arg(long, value_name = "NAME", num_args = 0..=1)]
+        agent: Option<Option<AgentName>>,
+    },
     /// Keep a lab on this machine up until Ctrl-C, for runs from other terminals.
     Lab(LabArgs),
     /// Serve as a controller.
@@ -288,9 +294,9 @@ pub struct ControllerArgs {
 /// `agent`
 #[derive(Debug, Args)]
 pub struct AgentArgs {
-    /// A name, unique at the controller.
+    /// A name, unique at the controller (default: this host's name, which a container has of its own).
     #[arg(long)]
-    pub name: AgentName,
+    pub name: Option<AgentName>,
     /// A label that plans can ask for; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,

@@ -11,7 +11,7 @@ use tuplelab_domain::verdict::Finding;
 pub enum Exit {
     /// It did what it was asked; every expectation held.
     Held = 0,
-    /// An expectation was missed.
+    /// An expectation was missed; `health`: not healthy.
     Missed = 1,
     /// The command line is wrong (clap's own code).
     Usage = 2,

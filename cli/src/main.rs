@@ -10,6 +10,7 @@ mod commands;
 mod exit;
 mod interrupt;
 mod local_lab;
+mod name;
 mod output;
 mod place;
 mod progress;

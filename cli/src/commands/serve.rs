@@ -2,6 +2,7 @@
 
 use crate::args::{AgentArgs, ControllerArgs};
 use crate::exit::{Done, Exit, Stop};
+use crate::name::agent_name;
 use crate::output::say;
 use crate::place;
 use tokio::io::AsyncReadExt as _;
@@ -85,7 +86,7 @@ pub async fn agent(args: AgentArgs, controller: Address) -> Done {
     let config = AgentConfig {
         controller,
         control_address: args.control_address,
-        name: args.name,
+        name: agent_name(args.name)?,
         labels: args.labels.into_iter().collect(),
         addresses: args.addresses,
         may_set_sysctls: args.allow_sysctls,
