@@ -31,6 +31,7 @@ mod flow;
 mod gate;
 mod held;
 mod lane;
+mod lease;
 mod net;
 mod order;
 mod pacer;
@@ -109,6 +110,9 @@ pub enum WorkerError {
     /// The thread that reads orders cannot be started.
     #[error("failed to start the thread that reads orders; raise the limit on processes (ulimit -u)")]
     Reader(#[source] std::io::Error),
+    /// Nobody renewed it: the agent is stopped, cut off or dead.
+    #[error("the lease ended: the agent did not renew it")]
+    LeaseEnded,
     /// Nobody reads the reports.
     #[error("failed to write a report")]
     Output(#[source] std::io::Error),
