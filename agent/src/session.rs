@@ -5,12 +5,16 @@ use crate::backoff::Backoff;
 use crate::clock::{Offset, boottime_nanos};
 use crate::duty::{Duty, Happening};
 use crate::facts::{AddressSelector, FactsError, host_facts};
+use crate::lease::Lease;
+use crate::spool::{JournalError, Spool};
+use futures::stream::{PollNext, select_with_strategy};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
@@ -33,10 +37,21 @@ pub struct AgentConfig {
     pub addresses: Vec<AddressSelector>,
     /// Whether plans may make kernel settings here.
     pub may_set_sysctls: bool,
+    /// Where what is not acknowledged is kept.
+    pub spool: SpoolPlace,
     /// The program whose `worker` subcommand is the engine.
     pub program: PathBuf,
     /// The version to tell the controller.
     pub version: String,
+}
+
+/// Where an agent keeps what it has said and nobody has acknowledged: `FOLDER/NAME.spool`.
+#[derive(Debug, Clone)]
+pub struct SpoolPlace {
+    /// The directory; it is made if it is missing.
+    pub folder: PathBuf,
+    /// Whether the agent refuses to work without it; else it says so and keeps it in memory only.
+    pub required: bool,
 }
 
 /// Why an agent ended by itself.
@@ -45,6 +60,9 @@ pub enum AgentError {
     /// The host's limits cannot be read, or it has no address to offer.
     #[error(transparent)]
     Facts(#[from] FactsError),
+    /// The spool that it was told to use cannot be used.
+    #[error(transparent)]
+    Spool(#[from] JournalError),
     /// The controller will not have it.
     #[error("the controller at {controller} refuses this agent: {why}")]
     Refused {
@@ -56,10 +74,16 @@ pub enum AgentError {
 }
 
 /// Messages on their way to the stream; the spool holds what does not fit.
-const OUTBOUND: usize = 64;
+const OUTBOUND: usize = 16;
+/// Beats have a way of their own, past all that waits there.
+const BEATS: usize = 4;
 const BEAT: Duration = Duration::from_secs(1);
 /// Beats that fail to be answered for this long mean that the stream is dead, whatever TCP says.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How long a host may take to be read.
+const FACTS: Duration = Duration::from_secs(20);
+/// An agent that holds a trial is back soon, or the trial ends with its lease.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Works for the controller until `stop` is done; whatever is open is closed then.
 ///
@@ -68,9 +92,10 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub async fn serve(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
     // An address that the host does not have is said at once, not when the controller answers.
     host_facts(&config.addresses, config.may_set_sysctls)?;
+    let spool = spool(&config)?;
     let (happenings, happened) = mpsc::channel(64);
     let mut session = Session {
-        duty: Duty::new(config.program.clone(), happenings),
+        duty: Duty::new(config.program.clone(), happenings, spool),
         instance: std::fs::read_to_string("/proc/sys/kernel/random/uuid")
             .unwrap_or_default()
             .trim()
@@ -78,15 +103,15 @@ pub async fn serve(config: AgentConfig, stop: impl Future<Output = ()>) -> Resul
         happened,
         clock: Offset::default(),
         lease: Lease::default(),
-        config,
+        config: Arc::new(config),
     };
     tokio::pin!(stop);
     let mut backoff = Backoff::default();
     loop {
-        let attach = session.attach();
+        let attach = attach(session.config.clone(), session.instance.clone(), session.duty.holding());
         let attached = tokio::select! {
             () = &mut stop => break,
-            attached = attach => attached,
+            attached = session.meanwhile(attach) => attached,
         };
         match attached {
             Ok(stream) => {
@@ -105,15 +130,28 @@ pub async fn serve(config: AgentConfig, stop: impl Future<Output = ()>) -> Resul
         }
         let (wait, next) = backoff.next(f64::from(boottime_nanos() as u32 % 1_000) / 1_000.0);
         backoff = next;
+        let wait = if session.duty.ends_at().is_some() { wait.min(SOON) } else { wait };
         tokio::select! {
             () = &mut stop => break,
-            () = session.alone(wait) => {}
+            () = session.meanwhile(sleep(wait)) => {}
         }
     }
     session.duty.give_up("the agent was stopped".into());
     // The worker closes its sockets when its pipe ends; give it the time to do so.
     sleep(Duration::from_millis(200)).await;
     Ok(())
+}
+
+/// What is to be said still, on the disk where there is room for it.
+fn spool(config: &AgentConfig) -> Result<Spool, AgentError> {
+    match Spool::open(&config.spool.folder, config.name.as_str()) {
+        Err(error) if config.spool.required => Err(error.into()),
+        Err(error) => {
+            warn!(%error, "what is not acknowledged is kept in memory only, and lost with this process");
+            Ok(Spool::default())
+        }
+        Ok(spool) => Ok(spool),
+    }
 }
 
 /// Errors of the controller that no further try will change.
@@ -127,26 +165,8 @@ fn refusal(config: &AgentConfig, status: &Status) -> Result<(), AgentError> {
     }
 }
 
-/// The right to put load on the network: it ends by itself unless beats are answered.
-#[derive(Debug, Default)]
-struct Lease {
-    time: Duration,
-    until: Option<Instant>,
-}
-
-impl Lease {
-    /// Counted from when the question was sent, so that it ends here before it ends there.
-    fn renew(&mut self, asked: Instant) {
-        self.until = self.until.max(Some(asked + self.time));
-    }
-
-    fn has_ended(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
-    }
-}
-
 struct Session {
-    config: AgentConfig,
+    config: Arc<AgentConfig>,
     instance: String,
     duty: Duty,
     happened: mpsc::Receiver<Happening>,
@@ -157,59 +177,80 @@ struct Session {
 struct Stream {
     inbound: Streaming<v1::ToAgent>,
     outbound: mpsc::Sender<v1::FromAgent>,
+    beats: mpsc::Sender<v1::FromAgent>,
+    /// When it was asked for: a lease that comes with it counts from then.
+    asked: u64,
 }
 
 fn from_agent(body: from_agent::Body) -> v1::FromAgent {
     v1::FromAgent { body: Some(body) }
 }
 
+/// Opens a stream and says who this is. Bounded: dialling, reading the host and the controller's answer
+/// have their time.
+async fn attach(
+    config: Arc<AgentConfig>,
+    instance: String,
+    holding: Option<v1::Holding>,
+) -> Result<Stream, Status> {
+    let channel = dial(&config.controller, config.control_address)
+        .await
+        .map_err(|error| Status::unavailable(in_full(&error)))?;
+    let facts = facts(&config).await.map_err(Status::internal)?;
+    let (outbound, messages) = mpsc::channel(OUTBOUND);
+    let (beats, beating) = mpsc::channel(BEATS);
+    let hello = v1::Hello {
+        name: config.name.to_string(),
+        version: config.version.clone(),
+        protocol: tuplelab_proto::PROTOCOL,
+        labels: config.labels.clone(),
+        facts: Some(facts),
+        instance,
+        holding,
+    };
+    let asked = boottime_nanos();
+    let _ = outbound.send(from_agent(from_agent::Body::Hello(hello))).await;
+    // A beat goes before whatever else waits. The hello comes first: no beat is made before it is answered.
+    let messages = ReceiverStream::new(messages);
+    let all = select_with_strategy(ReceiverStream::new(beating), messages, |(): &mut ()| PollNext::Left);
+    let mut client = AgentsClient::new(channel);
+    let inbound = timeout(SILENCE, client.attach(all))
+        .await
+        .map_err(|_| Status::deadline_exceeded("the controller did not answer"))??
+        .into_inner();
+    Ok(Stream { inbound, outbound, beats, asked })
+}
+
+async fn facts(config: &Arc<AgentConfig>) -> Result<v1::HostFacts, String> {
+    let config = config.clone();
+    let read = tokio::task::spawn_blocking(move || host_facts(&config.addresses, config.may_set_sysctls));
+    match timeout(FACTS, read).await {
+        Ok(Ok(Ok(facts))) => Ok((&facts).into()),
+        Ok(Ok(Err(error))) => Err(error.to_string()),
+        Ok(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+        Err(_) => Err(format!("the host's facts could not be read within {} s", FACTS.as_secs())),
+    }
+}
+
+/// Done at that moment of CLOCK_BOOTTIME; never without one.
+async fn at(moment: Option<u64>) {
+    match moment {
+        Some(moment) => sleep(Duration::from_nanos(moment.saturating_sub(boottime_nanos()))).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Session {
-    async fn attach(&self) -> Result<Stream, Status> {
-        let channel = dial(&self.config.controller, self.config.control_address)
-            .await
-            .map_err(|error| Status::unavailable(in_full(&error)))?;
-        let facts = self.facts().await.map_err(|error| Status::internal(error.to_string()))?;
-        let (outbound, messages) = mpsc::channel(OUTBOUND);
-        let hello = v1::Hello {
-            name: self.config.name.to_string(),
-            version: self.config.version.clone(),
-            protocol: tuplelab_proto::PROTOCOL,
-            labels: self.config.labels.clone(),
-            facts: Some(facts),
-            instance: self.instance.clone(),
-        };
-        let _ = outbound.send(from_agent(from_agent::Body::Hello(hello))).await;
-        let mut client = AgentsClient::new(channel);
-        let inbound = tokio::time::timeout(SILENCE, client.attach(ReceiverStream::new(messages)))
-            .await
-            .map_err(|_| Status::deadline_exceeded("the controller did not answer"))??
-            .into_inner();
-        Ok(Stream { inbound, outbound })
-    }
-
-    async fn facts(&self) -> Result<v1::HostFacts, FactsError> {
-        let (selectors, may_set) = (self.config.addresses.clone(), self.config.may_set_sysctls);
-        let facts = tokio::task::spawn_blocking(move || host_facts(&selectors, may_set)).await;
-        match facts {
-            Ok(facts) => facts.map(|facts| (&facts).into()),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    }
-
-    /// Without a stream: the worker goes on until the lease ends.
-    async fn alone(&mut self, time: Duration) {
-        let until = Instant::now() + time;
-        while Instant::now() < until {
+    /// Without a stream, while something else is awaited: the worker goes on until the lease ends.
+    async fn meanwhile<T>(&mut self, awaited: impl Future<Output = T>) -> T {
+        tokio::pin!(awaited);
+        loop {
+            self.duty.mind(boottime_nanos());
             tokio::select! {
+                value = &mut awaited => return value,
                 Some(happening) = self.happened.recv() => self.duty.happen(happening, &self.clock).await,
-                () = sleep(Duration::from_millis(100)) => self.mind_the_lease(),
+                () = at(self.duty.ends_at()) => {}
             }
-        }
-    }
-
-    fn mind_the_lease(&mut self) {
-        if self.duty.is_busy() && self.lease.has_ended() {
-            self.duty.give_up("the lease from the controller ended".into());
         }
     }
 
@@ -218,22 +259,12 @@ impl Session {
         self.duty.spool.again();
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut beats: Vec<(u64, Instant)> = Vec::new();
+        let mut asked: Vec<u64> = Vec::new();
         let mut heard = Instant::now();
         loop {
-            while let Some(message) = self.duty.spool.next() {
-                let message = from_agent(from_agent::Body::Run(message.clone()));
-                match stream.outbound.try_send(message) {
-                    Ok(()) => self.duty.spool.sent(),
-                    Err(mpsc::error::TrySendError::Full(_)) => break,
-                    Err(mpsc::error::TrySendError::Closed(_)) => {
-                        return match stream.inbound.message().await {
-                            Err(status) => status,
-                            Ok(_) => Status::unavailable("the controller closed the stream"),
-                        };
-                    }
-                }
-            }
+            // Before anything else: this process may have been stopped since it last looked.
+            self.duty.mind(boottime_nanos());
+            let waits = self.duty.spool.next().is_some();
             tokio::select! {
                 // Orders first: a release must not wait behind a flood of reports.
                 biased;
@@ -241,64 +272,64 @@ impl Session {
                     match message {
                         Ok(Some(message)) => {
                             heard = Instant::now();
-                            self.hear(message, &mut beats, &stream.outbound).await;
+                            self.hear(message, &mut asked, &stream).await;
                         }
                         Ok(None) => return Status::unavailable("the controller closed the stream"),
                         Err(status) => return status,
                     }
                 }
                 _ = beat.tick() => {
-                    self.mind_the_lease();
                     if heard.elapsed() > SILENCE {
-                        return Status::unavailable("the controller has not answered for 5 s");
+                        return Status::unavailable(format!("the controller has not answered for {} s", SILENCE.as_secs()));
                     }
                     let sent_at = boottime_nanos();
-                    beats.push((sent_at, Instant::now()));
-                    // A full outbound queue means that the stream is stuck; silence will tell.
-                    let _ = stream.outbound.try_send(from_agent(from_agent::Body::Beat(v1::Beat { sent_at, received_at: 0 })));
+                    let body = from_agent::Body::Beat(v1::Beat { sent_at, received_at: 0 });
+                    // If beats pile up the stream is stuck; silence will tell.
+                    if stream.beats.try_send(from_agent(body)).is_ok() {
+                        asked.push(sent_at);
+                    }
                 }
+                () = at(self.duty.ends_at()) => {}
                 Some(happening) = self.happened.recv() => self.duty.happen(happening, &self.clock).await,
+                Ok(room) = stream.outbound.reserve(), if waits => {
+                    if let Some(message) = self.duty.spool.next() {
+                        room.send(from_agent(from_agent::Body::Run(message.clone())));
+                        self.duty.spool.sent();
+                    }
+                }
             }
         }
     }
 
-    async fn hear(
-        &mut self,
-        message: v1::ToAgent,
-        beats: &mut Vec<(u64, Instant)>,
-        outbound: &mpsc::Sender<v1::FromAgent>,
-    ) {
+    async fn hear(&mut self, message: v1::ToAgent, asked: &mut Vec<u64>, stream: &Stream) {
         match message.body {
             Some(to_agent::Body::Welcome(welcome)) => {
                 info!(name = %self.config.name, controller = %self.config.controller, version = welcome.version, "attached");
                 self.clock.compare(&welcome.clock);
-                self.lease.time = Duration::from_millis(welcome.lease_millis);
+                self.lease.grant(Duration::from_millis(welcome.lease_millis), stream.asked);
+                self.duty.lease(self.lease.until());
             }
             Some(to_agent::Body::Beat(beat)) => {
-                if let Some(position) = beats.iter().position(|(sent_at, _)| *sent_at == beat.sent_at) {
-                    let (sent_at, asked) = beats.swap_remove(position);
-                    beats.retain(|(other, _)| *other > sent_at);
-                    self.clock.observe(sent_at, beat.received_at, boottime_nanos());
-                    self.lease.renew(asked);
+                if asked.contains(&beat.sent_at) {
+                    asked.retain(|other| *other > beat.sent_at);
+                    self.clock.observe(beat.sent_at, beat.received_at, boottime_nanos());
+                    self.lease.renew(beat.sent_at);
+                    self.duty.lease(self.lease.until());
                 }
             }
-            Some(to_agent::Body::Survey(_)) => match self.facts().await {
-                Ok(facts) => drop(outbound.send(from_agent(from_agent::Body::Facts(facts))).await),
-                Err(error) => warn!(%error, "the host's facts could not be read"),
-            },
+            Some(to_agent::Body::Survey(_)) => {
+                // It takes its time, and beats do not wait.
+                let (config, outbound) = (self.config.clone(), stream.outbound.clone());
+                tokio::spawn(async move {
+                    match facts(&config).await {
+                        Ok(facts) => drop(outbound.send(from_agent(from_agent::Body::Facts(facts))).await),
+                        Err(error) => warn!(%error, "the host's facts could not be read"),
+                    }
+                });
+            }
             Some(to_agent::Body::Run(order)) => {
                 debug!(?order, "order");
-                // Load needs a lease that stands now: after a pause it may have ended unseen.
-                let starts = matches!(
-                    order.order,
-                    Some(v1::run_order::Order::Prepare(_) | v1::run_order::Order::Go(_))
-                );
-                if starts && self.lease.has_ended() {
-                    warn!("an order to start came after the lease had ended");
-                    self.duty.give_up("the lease from the controller ended".into());
-                } else {
-                    self.duty.obey(order, &self.clock).await;
-                }
+                self.duty.obey(order, &self.clock).await;
             }
             Some(to_agent::Body::Ack(ack)) => self.duty.spool.acknowledge(&ack),
             None => debug!("a message from a newer controller"),

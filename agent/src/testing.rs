@@ -67,7 +67,13 @@ pub fn small_disk(test: &str) -> Option<std::path::PathBuf> {
         return Some(AT.into());
     }
     let script = format!("mount -t tmpfs -o size=64k tmpfs {AT} && exec \"$0\" \"$@\"");
-    let unshare = |rest: &[&str]| Command::new("unshare").args(["-rm", "sh", "-c", &script]).args(rest).env("TUPLELAB_SMALL_DISK", "1").output();
+    let unshare = |rest: &[&str]| {
+        Command::new("unshare")
+            .args(["-rm", "sh", "-c", &script])
+            .args(rest)
+            .env("TUPLELAB_SMALL_DISK", "1")
+            .output()
+    };
     if !unshare(&["true"]).is_ok_and(|output| output.status.success()) {
         eprintln!("left out: {test} needs `unshare -rm` and mount(8)");
         return None;

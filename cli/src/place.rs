@@ -12,6 +12,14 @@ fn data_home() -> Option<PathBuf> {
     Some(home.join("tuplelab"))
 }
 
+/// Where agents keep what is not acknowledged when nobody says where.
+pub fn of_spools() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    let here = || std::env::temp_dir().join(format!("tuplelab-{}", nix::unistd::Uid::current()));
+    state.map_or_else(here, |state| state.join("tuplelab")).join("spool")
+}
+
 /// All places that a database may be in, in the order in which they are tried.
 fn candidates() -> Vec<PathBuf> {
     let user = nix::unistd::Uid::current();

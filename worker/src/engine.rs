@@ -62,7 +62,9 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
             return Err(WorkerError::LeaseEnded);
         }
         match next(&events, lease.look_at()) {
-            Some(Event::Order(WorkerOrder::Lease { until_boottime_nanos })) => lease.renew(until_boottime_nanos),
+            Some(Event::Order(WorkerOrder::Lease { until_boottime_nanos })) => {
+                lease.renew(until_boottime_nanos)
+            }
             Some(Event::Order(WorkerOrder::Prepare { token, files, work })) => break (token, files, work),
             Some(Event::Order(WorkerOrder::Release)) => {
                 let nothing = Figures::default();
@@ -104,7 +106,9 @@ fn perform(
             return Err(WorkerError::LeaseEnded);
         }
         match next(events, lease.look_at()) {
-            Some(Event::Order(WorkerOrder::Lease { until_boottime_nanos })) => lease.renew(until_boottime_nanos),
+            Some(Event::Order(WorkerOrder::Lease { until_boottime_nanos })) => {
+                lease.renew(until_boottime_nanos)
+            }
             Some(Event::Order(WorkerOrder::Step { .. })) if !term.stands(boottime()) => {
                 return Err(WorkerError::LeaseEnded);
             }

@@ -61,7 +61,10 @@ impl Spool {
         }
         spool.journal = Some(journal);
         if !spool.waiting.is_empty() {
-            info!(messages = spool.waiting.len(), "an earlier life of this agent left what was not acknowledged");
+            info!(
+                messages = spool.waiting.len(),
+                "an earlier life of this agent left what was not acknowledged"
+            );
         }
         Ok(spool)
     }

@@ -134,7 +134,11 @@ fn a_tail_that_was_cut_and_a_frame_that_is_damaged_cost_themselves_alone() {
     (0..3).for_each(|_| spool.push(message("r", Body::Failed(v1::Failed { why: "w".repeat(40) }))));
     drop(spool);
     let whole = fs::read(&path).expect("it is there");
-    OpenOptions::new().append(true).open(&path).and_then(|mut f| f.write_all(&[9, 0, 0, 0, 1])).expect("torn");
+    OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .and_then(|mut f| f.write_all(&[9, 0, 0, 0, 1]))
+        .expect("torn");
     assert_eq!(numbers(&mut open(&folder)), [1, 2, 3]);
     assert_eq!(fs::read(&path).expect("it is there"), whole, "the torn tail is gone");
 

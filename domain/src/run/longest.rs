@@ -13,7 +13,9 @@ impl TrialPlan {
     pub fn longest(&self) -> Duration {
         let course = match &self.course {
             Course::Load { ramp, hold, rest } => {
-                [*ramp, HALT, *hold, rest.unwrap_or_default(), SETTLE, CENSUS].into_iter().fold(Duration::ZERO, Duration::saturating_add)
+                [*ramp, HALT, *hold, rest.unwrap_or_default(), SETTLE, CENSUS]
+                    .into_iter()
+                    .fold(Duration::ZERO, Duration::saturating_add)
             }
             Course::Script(turns) => {
                 turns.iter().map(|turn: &Turn| turn.time).fold(Duration::ZERO, Duration::saturating_add)
