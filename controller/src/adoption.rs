@@ -161,27 +161,5 @@ impl Performance {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: i64, clock: &str, clock_seconds: u64) -> Conducted {
-        let clock_nanos = clock_seconds * 1_000_000_000;
-        Conducted { at_micros: seconds * 1_000_000, clock: clock.into(), clock_nanos }
-    }
-
-    #[test]
-    fn a_clock_that_was_set_tells_nothing_while_the_kernel_lived_on() {
-        let then = at(1_000, "boot", 50);
-        assert_eq!(away(&then, &at(9_000, "boot", 53)), Duration::from_secs(3));
-        assert_eq!(away(&then, &at(1_007, "another boot", 2)), Duration::from_secs(7));
-        assert_eq!(away(&then, &at(900, "another boot", 2)), Duration::ZERO, "set back: as if it were now");
-        assert_eq!(away(&at(1_000, "", 50), &at(1_004, "", 60)), Duration::from_secs(4));
-    }
-
-    #[test]
-    fn agents_are_waited_for_as_long_as_a_lease_may_stand() {
-        let patience = Patience::default();
-        let wait = |away| time_to_come_back(Duration::from_secs(away), patience).map(|time| time.as_secs());
-        assert_eq!([3, 14, 16, 17, 60].map(wait), [Some(17), Some(6), Some(5), None, None]);
-    }
-}
+#[path = "adoption_tests.rs"]
+mod tests;

@@ -180,6 +180,7 @@ fn a_full_disk_costs_nothing_while_the_process_lives_and_is_made_up_for() {
     }
     (0..50).for_each(|_| spool.push(message("r", Body::Failed(v1::Failed { why: "w".repeat(200) }))));
     assert_eq!(numbers(&mut spool).len(), 50, "memory has them");
+    drop(file);
     fs::remove_file(&fill).expect("freed");
     std::thread::sleep(std::time::Duration::from_millis(5_100));
     spool.push(sample("r"));

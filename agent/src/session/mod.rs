@@ -1,6 +1,9 @@
 //! The agent's loop: attached to the controller or on its way there, it keeps its lease, carries out
 //! orders, and passes on what its worker and its kernel say.
 
+#[cfg(test)]
+mod tests;
+
 use crate::backoff::Backoff;
 use crate::clock::{Offset, boottime_nanos};
 use crate::duty::{Duty, Happening};
