@@ -126,10 +126,10 @@ impl Duty {
     }
 
     /// Load is allowed until then; the worker is told, with the trial's own end.
-    pub fn lease(&mut self, until: u64) {
+    pub async fn lease(&mut self, until: u64) {
         self.lease_until = until;
         if let Some(trial) = &mut self.trial {
-            trial.engine.lease(until.min(trial.hard_end));
+            trial.engine.lease(until.min(trial.hard_end)).await;
         }
     }
 
@@ -240,10 +240,13 @@ impl Duty {
             0 => u64::MAX,
             millis => boottime_nanos().saturating_add(millis.saturating_mul(1_000_000)),
         };
-        engine.lease(self.lease_until.min(hard_end));
+        let took = |error| format!("the worker took no order: {error}");
+        // Without one it would know no end at all.
+        let lease = WorkerOrder::Lease { until_boottime_nanos: self.lease_until.min(hard_end) };
+        engine.order(&lease).await.map_err(took)?;
         let (token, files, work) = (prepare.token, assignment.files, assignment.work.clone());
         let order = WorkerOrder::Prepare { token, files, work };
-        engine.order(&order).await.map_err(|error| format!("the worker took no order: {error}"))?;
+        engine.order(&order).await.map_err(took)?;
         info!(run = %key.run, case = key.case, trial = key.trial, role = assignment.role().name(), "prepare");
         let key = key.clone();
         self.trial = Some(Trial {

@@ -1,6 +1,5 @@
 //! The worker process: started for one trial, spoken to in JSON lines, ended with its pipe.
 
-use futures::FutureExt as _;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,6 +14,8 @@ use tuplelab_domain::schedule::{WorkerOrder, WorkerReport};
 
 /// How long a worker may take to read an order; one that is stopped reads none, and its pipe holds many.
 const READS: Duration = Duration::from_secs(10);
+/// A renewal waits no longer for room: the next one comes in a second.
+const FINDS_ROOM: Duration = Duration::from_millis(100);
 /// How long a worker may take to close everything once it was let go: then it is killed, and the kernel
 /// closes the rest.
 const CLOSES: Duration = Duration::from_secs(20);
@@ -107,11 +108,11 @@ impl Engine {
 
     /// Lets it put load on the network until this moment. A worker that is stopped has room in its pipe for
     /// twenty minutes of this; after that it hears the next one that finds room.
-    pub fn lease(&mut self, until_boottime_nanos: u64) {
+    pub async fn lease(&mut self, until_boottime_nanos: u64) {
         let Ok(mut line) = serde_json::to_vec(&WorkerOrder::Lease { until_boottime_nanos }) else { return };
         line.push(b'\n');
         // Shorter than PIPE_BUF: all of it is written, or nothing (pipe(7)).
-        let _ = self.orders.write(&line).now_or_never();
+        let _ = timeout(FINDS_ROOM, self.orders.write(&line)).await;
     }
 }
 

@@ -163,6 +163,10 @@ fn holding(ended: &str) -> Option<v1::Holding> {
     Some(v1::Holding { run: "0190-run".into(), epoch: 1, case: 0, trial: 0, ended: ended.into() })
 }
 
+fn ready() -> v1::Ready {
+    v1::Ready { clock: "a clock".into(), ..Default::default() }
+}
+
 fn plateau() -> v1::Plateau {
     let counters = v1::Counters { attempted: 10, established: 10, held: 10, ..Default::default() };
     v1::Plateau { counters: Some(counters), cpu_micros: 77, ..Default::default() }
@@ -181,7 +185,7 @@ async fn agent(hub: Hub, who: &'static str, holding: Option<v1::Holding>) {
         let body = match order.order {
             Some(Order::Prepare(prepare)) => {
                 assert!(prepare.ends_after_millis > 60_000, "no trial is without an end");
-                Body::Ready(v1::Ready { clock_bound_nanos: u64::MAX, ..Default::default() })
+                Body::Ready(ready())
             }
             Some(Order::Go(_)) if who == "c" => Body::Plateau(plateau()),
             Some(Order::Count(_)) => Body::Counted(v1::Counted::default()),
@@ -278,9 +282,8 @@ async fn what_was_acknowledged_before_the_restart_is_part_of_the_evidence() {
         body: Some(body),
     };
     let sample = v1::Sample { sequence: 0, counters: plateau().counters, ..Default::default() };
-    let ready = v1::Ready { clock: "a clock".into(), ..Default::default() };
     let said = [
-        message(1, Body::Ready(ready)),
+        message(1, Body::Ready(ready())),
         message(2, Body::Sample(sample)),
         message(3, Body::Plateau(plateau())),
     ];

@@ -310,14 +310,14 @@ impl Session {
                 info!(name = %self.config.name, controller = %self.config.controller, version = welcome.version, "attached");
                 self.clock.compare(&welcome.clock);
                 self.lease.grant(Duration::from_millis(welcome.lease_millis), stream.asked);
-                self.duty.lease(self.lease.until());
+                self.duty.lease(self.lease.until()).await;
             }
             Some(to_agent::Body::Beat(beat)) => {
                 if asked.contains(&beat.sent_at) {
                     asked.retain(|other| *other > beat.sent_at);
                     self.clock.observe(beat.sent_at, beat.received_at, boottime_nanos());
                     self.lease.renew(beat.sent_at);
-                    self.duty.lease(self.lease.until());
+                    self.duty.lease(self.lease.until()).await;
                 }
             }
             Some(to_agent::Body::Survey(_)) => {

@@ -303,13 +303,15 @@ async fn the_next_process_says_what_the_first_did_not_get_across_until_it_is_ack
     let (sequence, why) = attached.failed(true).await;
     assert_eq!((sequence, why.as_str()), (2, "the agent was stopped"));
     attached.ack(2).await;
-    drop(attached);
+    // An order that comes behind the acknowledgement is answered after it was taken in.
+    attached.order(9, Order::Halt(v1::Halt {})).await;
+    assert_eq!(attached.failed(true).await.0, 3, "no number is given twice");
     scene.stop_agent().await;
+    drop(attached);
     scene.start_agent();
     let mut attached = next(&mut scene).await;
     attached.welcome(60_000).await;
-    attached.order(9, Order::Halt(v1::Halt {})).await;
-    assert_eq!(attached.failed(true).await.0, 3, "nothing is said twice, and no number is given twice");
+    assert_eq!(attached.failed(true).await.0, 3, "what was acknowledged is not said again");
     scene.end().await;
 }
 
@@ -318,8 +320,8 @@ async fn beats_go_on_while_reports_pile_up() {
     let mut scene = Scene::start();
     let mut attached = scene.attach().await;
     attached.welcome(60_000).await;
-    // Five thousand answers that nobody acknowledges.
-    for trial in 0..5_000 {
+    // Three thousand answers that nobody acknowledges.
+    for trial in 0..3_000 {
         attached.order(trial, Order::Halt(v1::Halt {})).await;
     }
     let (mut beats, mut sent) = (0, 0);
