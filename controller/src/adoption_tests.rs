@@ -1,7 +1,8 @@
 //! A run that an earlier life of the controller left under way, in every phase.
 
 use super::*;
-use crate::conductor::{Conductor, interrupt};
+use crate::conductor::Conductor;
+use crate::decision::interrupt;
 use crate::hub::Hub;
 use crate::performance::{Row, row};
 use crate::queue::Queue;

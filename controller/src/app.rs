@@ -1,6 +1,7 @@
 //! The controller as a whole: opens the store, starts its parts, serves, and shuts down in order.
 
-use crate::conductor::{Conductor, interrupt};
+use crate::conductor::Conductor;
+use crate::decision::interrupt;
 use crate::hub::Hub;
 use crate::patience::Patience;
 use crate::queue::Queue;
@@ -68,6 +69,8 @@ pub enum ControllerError {
 const LARGEST_MESSAGE: usize = 4 << 20;
 /// How long streams may take to end at a shutdown, before they are cut (hyper waits for ever).
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long the database may take to be closed.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// What becomes of a run that is under way when a controller stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +146,8 @@ pub async fn serve(
     {
         warn!(%error, "the run that was under way could not be ended");
     }
-    store.close().await;
+    // A reader that does not come to its end holds nobody up: the file is whole without it.
+    let _ = tokio::time::timeout(CLOSE, store.close()).await;
     if let Some(path) = &config.unix {
         let _ = std::fs::remove_file(path);
     }

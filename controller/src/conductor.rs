@@ -3,6 +3,7 @@
 
 use crate::adoption::{Adopted, CONDUCTED, away, moment, rebuild, time_to_come_back};
 use crate::clock::{boottime_nanos, now_micros};
+use crate::decision::decide;
 use crate::gathering::Gathering;
 use crate::hub::{Heard, Hub};
 use crate::performance::{Performance, Row, row};
@@ -17,7 +18,6 @@ use tuplelab_domain::id::{AgentName, RunId, trial_token};
 use tuplelab_domain::plan::{PlanFile, check};
 use tuplelab_domain::run::{Effect, Outcome, Party, Phase, Run, RunEvent, TrialPlan};
 use tuplelab_domain::schedule::{Assignment, Role, place};
-use tuplelab_domain::verdict::{JUDGE_VERSION, judge};
 use tuplelab_proto::v1::{self, RunUpdate, run_order::Order, to_agent};
 
 /// The first, and so far only, life of a run.
@@ -28,74 +28,6 @@ const FLUSH: Duration = Duration::from_millis(200);
 const SURVEY: Duration = Duration::from_secs(3);
 /// From the word to the deed: long enough for every agent to have the word in time.
 const LEAD_NANOS: u64 = 50_000_000;
-
-/// Ends runs that are under way and that nobody will conduct any more as interrupted.
-///
-/// # Errors
-/// The store cannot be read or written.
-pub async fn interrupt(store: &Store) -> Result<(), StoreError> {
-    for id in store.unfinished().await? {
-        if store.record(&id).await?.phase == Phase::Queued {
-            continue;
-        }
-        warn!(run = %id, "was under way when the controller ended: interrupted");
-        let Some(mut adopted) = rebuild(store, &id).await? else {
-            let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
-            store.append_event(&id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
-            continue;
-        };
-        for event in adopted.performance.abandoned() {
-            decide(store, &mut adopted.performance, &event).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Decides what an event changes, and stores it; what is to be done for it is the caller's.
-async fn decide(
-    store: &Store,
-    performance: &mut Performance,
-    event: &RunEvent,
-) -> Result<Vec<Effect>, StoreError> {
-    let (run, effects) = performance.run.clone().step(event);
-    // A finished run's verdicts come before the event that finishes it: who sees the end of a
-    // run finds its verdicts.
-    for effect in &effects {
-        match effect {
-            Effect::Close { index, whole } => close_trial(store, performance, *index, *whole).await?,
-            Effect::Finish { outcome } => {
-                let complete = *outcome == Outcome::Completed;
-                let verdicts = judge(&performance.plan, &performance.evidence, complete);
-                store.put_verdicts(&performance.id, JUDGE_VERSION, now_micros(), &verdicts).await?;
-            }
-            _ => {}
-        }
-    }
-    store.append_event(&performance.id, now_micros(), event, run.phase(), run.outcome()).await?;
-    if run.phase() != performance.run.phase() {
-        let case = run.index().and_then(|index| performance.steps.get(index)).map(|(case, _)| *case);
-        info!(from = performance.run.phase().name(), to = run.phase().name(), case, "phase");
-    }
-    performance.run = run;
-    Ok(effects)
-}
-
-async fn close_trial(
-    store: &Store,
-    performance: &mut Performance,
-    index: usize,
-    whole: bool,
-) -> Result<(), StoreError> {
-    let case = performance.steps.get(index).map(|(case, _)| *case as usize);
-    let schedule = case.and_then(|case| performance.schedule.cases.get(case));
-    let (Some(gathering), Some(schedule)) = (performance.gathering.take(), schedule) else {
-        return Ok(());
-    };
-    let evidence = gathering.close(schedule, whole);
-    store.put_trial(&performance.id, &evidence, whole).await?;
-    performance.evidence.push(evidence);
-    Ok(())
-}
 
 /// The conductor: owns what all agents say.
 pub struct Conductor {

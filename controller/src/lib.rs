@@ -1,8 +1,8 @@
 //! The controller: where agents attach, runs wait their turn, and results are kept.
 //!
 //! What lives here: the registry of agents (`hub`), the queue of runs (`queue`), the conductor of a
-//! run (`conductor`, with the `performance` at hand and its `gathering` of evidence; `adoption` takes it up
-//! after a restart), all SQL (`store`), the services (`rpc`). What does not: decisions (the
+//! run (`conductor`, its `decision`s, the `performance` at hand and its `gathering` of evidence; `adoption`
+//! takes it up after a restart), all SQL (`store`), the services (`rpc`). What does not: decisions (the
 //! domain's) and sockets of flows (the worker's). Where to start: [`serve`], then `conductor`.
 //!
 //! ```text
@@ -16,6 +16,7 @@ mod adoption;
 mod app;
 mod clock;
 mod conductor;
+mod decision;
 mod gathering;
 mod hub;
 mod patience;

@@ -103,12 +103,15 @@ impl Agents for Fake {
     }
 }
 
+/// A working agent, until its first part is dropped.
+type Working = (oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>);
+
 /// A place with a controller and an agent that works for it.
 struct Scene {
     folder: TempDir,
     attached: mpsc::Receiver<Attached>,
     serving: JoinHandle<()>,
-    agent: Option<(oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>)>,
+    agent: Option<Working>,
 }
 
 impl Scene {

@@ -54,8 +54,12 @@ impl ByHand {
     }
 
     fn kill_controller(&mut self) {
+        self.end_controller(Signal::SIGKILL);
+    }
+
+    fn end_controller(&mut self, signal: Signal) {
         let controller = self.controller.take().expect("it is there");
-        controller.signal(Signal::SIGKILL);
+        controller.signal(signal);
         controller.wait();
     }
 
@@ -117,12 +121,12 @@ fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.cast_signed()), signal).expect("it is ours");
 }
 
-/// A controller that is killed and started again after three seconds costs nothing.
-fn goes_on(load: &str, phase: &str) {
+/// A controller that is ended and started again after three seconds costs nothing.
+fn goes_on(signal: Signal, load: &str, phase: &str) {
     let Some(mut hand) = ByHand::start("15s") else { return };
     let before = hand.opens();
     let run = hand.begin(load, phase);
-    hand.kill_controller();
+    hand.end_controller(signal);
     std::thread::sleep(Duration::from_secs(3));
     hand.start_controller();
     let report = hand.ends(&run, 0);
@@ -139,12 +143,33 @@ fn goes_on(load: &str, phase: &str) {
 
 #[test]
 fn a_controller_that_is_killed_in_the_ramp_and_started_again_goes_on_with_the_run() {
-    goes_on("rate = \"150/s\"\nhold = \"500ms\"\n", "ramping");
+    goes_on(Signal::SIGKILL, "rate = \"150/s\"\nhold = \"500ms\"\n", "ramping");
 }
 
 #[test]
 fn a_controller_that_is_killed_in_the_hold_and_started_again_goes_on_with_the_run() {
-    goes_on("hold = \"7s\"\n", "holding");
+    goes_on(Signal::SIGKILL, "hold = \"7s\"\n", "holding");
+}
+
+#[test]
+fn a_controller_that_is_terminated_and_started_again_goes_on_with_the_run() {
+    goes_on(Signal::SIGTERM, "hold = \"7s\"\n", "holding");
+}
+
+#[test]
+fn a_controller_that_is_ended_for_good_interrupts_the_run() {
+    let Some(mut hand) = ByHand::start("3s") else { return };
+    let run = hand.begin("hold = \"60s\"\n", "holding");
+    hand.end_controller(Signal::SIGINT);
+    let show = hand.world.run(["show", &run, "--db", "hand.db", "--json"]).exits(0).report();
+    assert_eq!(show.outcome, Some(Outcome::Interrupted));
+    let gaps = &show.cases.first().expect("what was measured is kept").gaps;
+    assert!(gaps.iter().any(|gap| gap.contains("the controller was away")), "{gaps:?}");
+    // The next one knows no run under way, and the agents close what they hold.
+    hand.start_controller();
+    hand.client.notes("collected");
+    hand.server.notes("collected");
+    hand.end();
 }
 
 #[test]
