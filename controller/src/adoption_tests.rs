@@ -303,6 +303,54 @@ async fn what_was_acknowledged_before_the_restart_is_part_of_the_evidence() {
     assert_eq!(end.clock.as_ref().and_then(|clock| clock.id.clone()).as_deref(), Some("a clock"));
 }
 
+#[tokio::test]
+async fn what_comes_when_a_run_is_over_is_kept_apart_and_acknowledged_and_what_is_held_is_released() {
+    let left = Left::after(&phases().pop().expect("phases").1).await;
+    interrupt(&left.store).await.expect("stores");
+    let (hub, heard) = Hub::new(Patience::default());
+    let conductor = Conductor::new(left.store.clone(), hub.clone(), Queue::default(), heard);
+    let working = tokio::spawn(conductor.work());
+    let facts = host("c", "client", [10, 0, 0, 3]).facts;
+    let mut attached = hub
+        .attach(name("c"), Default::default(), facts, "test".into(), "c".into(), holding(""))
+        .expect("the name is free");
+    let body = Some(Body::Sample(v1::Sample { counters: plateau().counters, ..Default::default() }));
+    let sample = v1::RunMessage { run: left.id.to_string(), epoch: 1, case: 0, trial: 0, sequence: 9, body };
+    // A spool that is played twice.
+    for _ in 0..2 {
+        hub.message(&name("c"), sample.clone()).await;
+    }
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        told.extend(attached.outbound.recv().await.expect("the hub speaks").body);
+    }
+    let ack = to_agent::Body::Ack(v1::Ack { run: left.id.to_string(), epoch: 1, sequence: 9 });
+    assert!(matches!(&told[0], to_agent::Body::Run(order) if matches!(order.order, Some(Order::Release(_)))));
+    assert_eq!(told[1..], [ack.clone(), ack]);
+    assert_eq!(left.store.samples(&left.id).await.expect("reads"), [], "it is merged into nothing");
+    let kept = left.store.messages(&left.id).await.expect("reads");
+    assert_eq!(kept.iter().map(|row| (row.kind.as_str(), row.late)).collect::<Vec<_>>(), [("sample", true)]);
+    assert_eq!(v1::RunMessage::decode(kept[0].body.as_slice()), Ok(sample));
+    working.abort();
+}
+
+#[tokio::test]
+async fn an_agent_that_is_taken_for_lost_has_no_lease_on_its_old_stream() {
+    let (hub, _heard) = Hub::new(Patience::default());
+    let attach = |instance: &str| {
+        let facts = host("c", "client", [10, 0, 0, 3]).facts;
+        hub.attach(name("c"), Default::default(), facts, "test".into(), instance.into(), None)
+    };
+    let first = attach("one").expect("the name is free");
+    assert!(hub.beat(&first.name, first.stream));
+    let second = attach("one").expect("it comes back");
+    assert!(!hub.beat(&first.name, first.stream) && hub.beat(&second.name, second.stream));
+    assert!(!hub.beat(&name("nobody"), first.stream));
+    assert!(matches!(attach("two"), Err(crate::hub::AttachError::NameTaken(_))));
+    hub.detach(&second.name, second.stream);
+    assert!(matches!(attach("two"), Err(crate::hub::AttachError::NameKept(_))), "it may come back");
+}
+
 fn any_event() -> impl Strategy<Value = RunEvent> {
     let agent = || prop::sample::select(&["s", "c", "x"][..]).prop_map(name);
     let why = || "gone".to_owned();

@@ -166,11 +166,12 @@ impl Hub {
         }
     }
 
-    /// The agent is alive.
-    pub fn beat(&self, name: &AgentName, stream: u64) {
-        if let Some(member) = self.members().by_name.get_mut(name).filter(|member| member.stream == stream) {
-            member.heard = Instant::now();
-        }
+    /// The agent is alive. Whether this stream is its own: one that is lost, or has another stream, must
+    /// attach again and is given no lease on this one.
+    pub fn beat(&self, name: &AgentName, stream: u64) -> bool {
+        let mut members = self.members();
+        let member = members.by_name.get_mut(name).filter(|member| member.stream == stream);
+        member.map(|member| member.heard = Instant::now()).is_some()
     }
 
     /// The agent read its facts again.

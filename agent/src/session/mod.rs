@@ -83,6 +83,9 @@ const BEATS: usize = 4;
 const BEAT: Duration = Duration::from_secs(1);
 /// Beats that fail to be answered for this long mean that the stream is dead, whatever TCP says.
 const SILENCE: Duration = Duration::from_secs(5);
+/// Why a trial is given up when the agent stops, and how long that may take to be stored.
+const STOPPED: &str = "the agent was stopped";
+const LEAVE: Duration = Duration::from_millis(500);
 /// How long a host may take to be read.
 const FACTS: Duration = Duration::from_secs(20);
 /// An agent that holds a trial is back soon, or the trial ends with its lease.
@@ -117,11 +120,14 @@ pub async fn serve(config: AgentConfig, stop: impl Future<Output = ()>) -> Resul
             attached = session.meanwhile(attach) => attached,
         };
         match attached {
-            Ok(stream) => {
+            Ok(mut stream) => {
                 backoff = Backoff::default();
                 let ended = tokio::select! {
-                    () = &mut stop => break,
-                    ended = session.converse(stream) => ended,
+                    () = &mut stop => {
+                        session.take_leave(stream).await;
+                        break;
+                    }
+                    ended = session.converse(&mut stream) => ended,
                 };
                 refusal(&session.config, &ended)?;
                 warn!(reason = ended.message(), "the stream to the controller ended");
@@ -139,7 +145,7 @@ pub async fn serve(config: AgentConfig, stop: impl Future<Output = ()>) -> Resul
             () = session.meanwhile(sleep(wait)) => {}
         }
     }
-    session.duty.give_up("the agent was stopped".into());
+    session.duty.give_up(STOPPED.into());
     // The worker closes its sockets when its pipe ends; give it the time to do so.
     sleep(Duration::from_millis(200)).await;
     Ok(())
@@ -258,7 +264,7 @@ impl Session {
     }
 
     /// With a stream, until it ends; says how it ended.
-    async fn converse(&mut self, mut stream: Stream) -> Status {
+    async fn converse(&mut self, stream: &mut Stream) -> Status {
         self.duty.spool.again();
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -275,7 +281,7 @@ impl Session {
                     match message {
                         Ok(Some(message)) => {
                             heard = Instant::now();
-                            self.hear(message, &mut asked, &stream).await;
+                            self.hear(message, &mut asked, stream).await;
                         }
                         Ok(None) => return Status::unavailable("the controller closed the stream"),
                         Err(status) => return status,
@@ -302,6 +308,31 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Says that the trial is given up, and waits a moment for it to be stored; what is not stays in the
+    /// spool.
+    async fn take_leave(&mut self, mut stream: Stream) {
+        self.duty.give_up(STOPPED.into());
+        let said = async {
+            while let Some(message) = self.duty.spool.next() {
+                let message = from_agent(from_agent::Body::Run(message.clone()));
+                if stream.outbound.send(message).await.is_err() {
+                    return;
+                }
+                self.duty.spool.sent();
+            }
+            while self.duty.spool.waits() {
+                match stream.inbound.message().await {
+                    Ok(Some(v1::ToAgent { body: Some(to_agent::Body::Ack(ack)) })) => {
+                        self.duty.spool.acknowledge(&ack);
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => return,
+                }
+            }
+        };
+        let _ = timeout(LEAVE, said).await;
     }
 
     async fn hear(&mut self, message: v1::ToAgent, asked: &mut Vec<u64>, stream: &Stream) {

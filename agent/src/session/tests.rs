@@ -319,6 +319,23 @@ async fn the_next_process_says_what_the_first_did_not_get_across_until_it_is_ack
 }
 
 #[tokio::test]
+async fn an_agent_that_is_stopped_says_so_at_once() {
+    let mut scene = Scene::start();
+    let mut attached = scene.attach().await;
+    attached.welcome(60_000).await;
+    attached.prepare(0, 0).await;
+    attached.ready().await;
+    let stopping = tokio::spawn(async move {
+        scene.stop_agent().await;
+        scene
+    });
+    let (sequence, why) = attached.failed(true).await;
+    assert_eq!((sequence, why.as_str()), (2, "the agent was stopped"));
+    attached.ack(2).await;
+    stopping.await.expect("no panic").end().await;
+}
+
+#[tokio::test]
 async fn beats_go_on_while_reports_pile_up() {
     let mut scene = Scene::start();
     let mut attached = scene.attach().await;

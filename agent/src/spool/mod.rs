@@ -118,6 +118,11 @@ impl Spool {
         self.sent = (self.sent + 1).min(self.waiting.len());
     }
 
+    /// Whether anything is not acknowledged.
+    pub fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// A new stream: everything that waits is sent again.
     pub fn again(&mut self) {
         self.sent = 0;

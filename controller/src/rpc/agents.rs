@@ -123,7 +123,9 @@ async fn listen(
     while let Ok(Some(message)) = inbound.message().await {
         match message.body {
             Some(from_agent::Body::Beat(beat)) => {
-                hub.beat(name, stream);
+                if !hub.beat(name, stream) {
+                    return;
+                }
                 let answer = v1::Beat { sent_at: beat.sent_at, received_at: boottime_nanos() };
                 // If the answers pile up the agent is not reading; it will miss them and reconnect.
                 let _ = beats.try_send(to_agent(to_agent::Body::Beat(answer)));

@@ -2,7 +2,7 @@
 
 use super::error::Fault;
 use super::value::{from_index, from_int, from_word, to_int};
-use sqlx::{SqliteConnection, query};
+use sqlx::{SqliteConnection, query, query_scalar};
 use tuplelab_domain::id::{AgentName, RunId};
 
 /// A message as an agent sent it.
@@ -87,6 +87,12 @@ pub(super) async fn of(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<Mes
             })
         })
         .collect()
+}
+
+/// How many came too late.
+pub(super) async fn late(tx: &mut SqliteConnection, run: &RunId) -> Result<u64, Fault> {
+    let late = query_scalar!("SELECT count(*) FROM message WHERE run = ?1 AND late = 1", run.0);
+    Ok(from_int(late.fetch_one(tx).await?))
 }
 
 pub(super) async fn conducts(

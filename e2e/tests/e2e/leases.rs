@@ -39,14 +39,18 @@ impl ByHand {
 
     /// Submits a plan of a thousand connections and waits until it is in this phase.
     fn begin(&self, load: &str, phase: &str) -> String {
-        let text = format!(
-            "[clients]\nsource_ports = \"20000-20999\"\n[load]\n{load}[[expect]]\nestablished = \"predicted\"\n"
-        );
-        let plan = self.world.write("plan.toml", text);
+        let plan = self.plan(load);
         let run = self.at(&["run", &plan, "--detach"]).wait().exits(0).stdout.trim().to_owned();
         let watching = self.at(&["watch", &run]);
         watching.notes(phase);
         run
+    }
+
+    fn plan(&self, load: &str) -> String {
+        let text = format!(
+            "[clients]\nsource_ports = \"20000-20999\"\n[load]\n{load}[[expect]]\nestablished = \"predicted\"\n"
+        );
+        self.world.write("plan.toml", text)
     }
 
     fn at(&self, args: &[&str]) -> Running {
@@ -217,6 +221,28 @@ fn an_agent_that_is_stopped_beyond_its_lease_sends_nothing_when_it_goes_on() {
 }
 
 #[test]
+fn an_agent_that_is_stopped_until_it_is_lost_attaches_again_and_works() {
+    let Some(hand) = ByHand::start("3s") else { return };
+    let run = hand.begin("rate = \"50/s\"\n", "ramping");
+    hand.client.signal(Signal::SIGSTOP);
+    let report = hand.ends(&run, 7);
+    let Some(Outcome::AgentLost { agent, why }) = &report.outcome else { panic!("{:?}", report.outcome) };
+    assert!(agent.as_str() == "c" && why.contains("not heard"), "{agent}: {why}");
+    let gaps = &report.cases.first().expect("what was measured is kept").gaps;
+    assert!(gaps.iter().any(|gap| gap.contains("c was lost")), "{gaps:?}");
+    hand.client.signal(Signal::SIGCONT);
+    hand.client.notes("gave the trial up");
+    while hand.at(&["agents", "--json"]).wait().exits(0).json()["hosts"]
+        .as_array()
+        .is_none_or(|h| h.len() < 2)
+    {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    hand.at(&["run", &hand.plan("hold = \"0s\"\n")]).wait().exits(0);
+    hand.end();
+}
+
+#[test]
 fn a_worker_that_is_stopped_beyond_its_lease_looks_at_the_clock_before_it_connects() {
     let Some(hand) = ByHand::start("3s") else { return };
     let run = hand.begin("rate = \"50/s\"\n", "ramping");
@@ -256,6 +282,18 @@ fn what_an_agent_that_is_killed_had_said_is_delivered_by_its_next_life() {
     let Some(Outcome::AgentLost { agent, why }) = &report.outcome else { panic!("{:?}", report.outcome) };
     assert!(agent.as_str() == "c" && why.contains("started again"), "{agent}: {why}");
     hand.end();
+}
+
+#[test]
+fn a_spool_that_is_asked_for_and_cannot_be_had_is_refused_by_name() {
+    let world = World::new();
+    let here = ["--controller", SOCKET, "agent", "--name", "a", "--address", "127.0.0.1"];
+    world.write("a.spool", "my diary\n");
+    for (folder, words) in [(".", "is no spool of tuplelab"), ("a.spool/below", "cannot be used")] {
+        let refused = world.run(here.iter().chain(&["--spool", folder])).exits(70);
+        assert!(refused.stderr.contains(words) && refused.stderr.contains("--spool"), "{}", refused.told());
+    }
+    assert_eq!(std::fs::read_to_string(world.path("a.spool")).expect("it is there"), "my diary\n");
 }
 
 #[test]

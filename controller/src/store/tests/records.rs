@@ -70,6 +70,7 @@ async fn a_record_comes_back_as_it_was_put() {
         schedule: Some(schedule),
         evidence,
         verdicts,
+        late: 0,
     };
     assert_eq!(store.record(&id).await.expect("reads"), expected);
     let events = vec![(2_000, RunEvent::Begin), (3_000, lost), (4_000, RunEvent::Cancel)];
@@ -236,6 +237,7 @@ async fn what_agents_said_is_stored_once_and_late_words_are_kept_apart() {
     let samples = store.samples(&id).await.expect("reads");
     assert_eq!(samples.iter().map(|row| row.sequence).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(store.messages(&id).await.expect("reads"), [message(2, false), message(4, true)]);
+    assert_eq!(store.record(&id).await.expect("reads").late, 1);
     // Of a run that this database lacks, too: somebody measured it.
     let stranger = MessageRow { run: run("elsewhere"), ..message(1, true) };
     store.put_heard(&[], std::slice::from_ref(&stranger)).await.expect("stores");
