@@ -53,7 +53,10 @@ pub(crate) async fn decide(
             _ => {}
         }
     }
-    store.append_event(&performance.id, now_micros(), event, run.phase(), run.outcome()).await?;
+    let samples = std::mem::take(&mut performance.samples);
+    let messages = std::mem::take(&mut performance.messages);
+    let (event, state) = ((now_micros(), event), (run.phase(), run.outcome()));
+    store.append_event_and_heard(&performance.id, event, state, &samples, &messages).await?;
     if run.phase() != performance.run.phase() {
         let case = run.index().and_then(|index| performance.steps.get(index)).map(|(case, _)| *case);
         info!(from = performance.run.phase().name(), to = run.phase().name(), case, "phase");

@@ -115,6 +115,29 @@ impl Store {
         self.end(tx, done).await
     }
 
+    /// The same, with what agents said before it: an event that follows from a message is stored with that
+    /// message, or neither is.
+    ///
+    /// # Errors
+    /// As `append_event` and `put_heard`.
+    pub async fn append_event_and_heard(
+        &self,
+        run: &RunId,
+        (at_micros, event): (i64, &RunEvent),
+        (phase, outcome): (Phase, Option<&Outcome>),
+        samples: &[SampleRow],
+        messages: &[MessageRow],
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let done = async {
+            samples::put(&mut tx, samples).await?;
+            messages::put(&mut tx, messages).await?;
+            runs::append_event(&mut tx, run, at_micros, event, phase, outcome).await
+        };
+        let done = done.await;
+        self.end(tx, done).await
+    }
+
     /// Stores the hosts as they were when the run was placed; replaces what was stored for it.
     ///
     /// # Errors

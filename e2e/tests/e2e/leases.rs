@@ -39,8 +39,11 @@ impl ByHand {
 
     /// Submits a plan of a thousand connections and waits until it is in this phase.
     fn begin(&self, load: &str, phase: &str) -> String {
-        let plan = self.plan(load);
-        let run = self.at(&["run", &plan, "--detach"]).wait().exits(0).stdout.trim().to_owned();
+        self.submit(&self.plan(load), phase)
+    }
+
+    fn submit(&self, plan: &str, phase: &str) -> String {
+        let run = self.at(&["run", plan, "--detach"]).wait().exits(0).stdout.trim().to_owned();
         let watching = self.at(&["watch", &run]);
         watching.notes(phase);
         run
@@ -158,6 +161,26 @@ fn a_controller_that_is_killed_in_the_hold_and_started_again_goes_on_with_the_ru
 #[test]
 fn a_controller_that_is_terminated_and_started_again_goes_on_with_the_run() {
     goes_on(Signal::SIGTERM, "hold = \"7s\"\n", "holding");
+}
+
+#[test]
+fn a_controller_that_is_killed_between_two_steps_of_a_script_goes_on_with_the_next() {
+    let Some(mut hand) = ByHand::start("15s") else { return };
+    let script = "steps = \"\"\"\nserver socket l tcp\nserver bind l self:7350\nserver listen l 5\n\
+        client many c 6 connect server:7350 -> held\nclient wait 6s\nserver sockets 7350 -> queue\n\"\"\"\n\
+        [[expect]]\nanswer = \"held = 6\"\n[[expect]]\nanswer = \"queue:queued = 6\"\n";
+    let plan = hand.world.write("script.toml", script);
+    let run = hand.submit(&plan, "6 steps");
+    // The fifth takes six seconds.
+    std::thread::sleep(Duration::from_secs(1));
+    hand.kill_controller();
+    std::thread::sleep(Duration::from_secs(3));
+    hand.start_controller();
+    let report = hand.ends(&run, 0);
+    let script = report.scripts.first().expect("a script");
+    let steps: Vec<u32> = script.steps.iter().map(|step| step.step).collect();
+    assert_eq!((steps, script.gaps.len()), ((0..6).collect(), 0));
+    hand.end();
 }
 
 #[test]
