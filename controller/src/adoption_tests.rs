@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::conductor::Conductor;
-use crate::decision::interrupt;
+use crate::decision::{interrupt, interrupt_some_time};
 use crate::hub::Hub;
 use crate::performance::{Row, row};
 use crate::queue::Queue;
@@ -400,6 +400,22 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn a_run_whose_store_failed_has_its_end_when_the_store_is_back() {
+    let left = Left::after(&phases().swap_remove(2).1).await;
+    // Another process has the file for longer than a writer waits.
+    let path = left.store.path().to_owned();
+    let url = format!("sqlite:{}", path.display());
+    let other = sqlx::SqlitePool::connect(&url).await.expect("opens");
+    let lock = other.begin_with("BEGIN EXCLUSIVE").await.expect("locks");
+    let ending = tokio::spawn(interrupt_some_time(left.store.clone(), left.id.clone()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!ending.is_finished());
+    drop(lock);
+    tokio::time::timeout(Duration::from_secs(60), ending).await.expect("in time").expect("no panic");
+    assert_eq!(left.store.record(&left.id).await.expect("reads").outcome, Some(Outcome::Interrupted));
 }
 
 #[tokio::test]

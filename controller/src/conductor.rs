@@ -3,7 +3,7 @@
 
 use crate::adoption::{Adopted, CONDUCTED, away, moment, rebuild, time_to_come_back};
 use crate::clock::{boottime_nanos, now_micros};
-use crate::decision::decide;
+use crate::decision::{decide, interrupt_some_time};
 use crate::gathering::Gathering;
 use crate::hub::{Heard, Hub};
 use crate::performance::{Performance, Row, row};
@@ -78,6 +78,7 @@ impl Conductor {
             if let Err(error) = self.conduct(&id).instrument(span).await {
                 error!(run = %id, %error, "the run could not be conducted to its end");
                 self.tell_end(&id, &Outcome::Failed { why: error.to_string() });
+                tokio::spawn(interrupt_some_time(self.store.clone(), id.clone()));
             }
             self.queue.done(&id);
         }

@@ -5,9 +5,14 @@ use crate::adoption::rebuild;
 use crate::clock::now_micros;
 use crate::performance::Performance;
 use crate::store::{Store, StoreError};
+use std::time::Duration;
 use tracing::{info, warn};
+use tuplelab_domain::id::RunId;
 use tuplelab_domain::run::{Effect, Outcome, Phase, RunEvent};
 use tuplelab_domain::verdict::{JUDGE_VERSION, judge};
+
+/// How often an end that could not be stored is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Ends runs that are under way and that nobody will conduct any more as interrupted.
 ///
@@ -15,18 +20,34 @@ use tuplelab_domain::verdict::{JUDGE_VERSION, judge};
 /// The store cannot be read or written.
 pub async fn interrupt(store: &Store) -> Result<(), StoreError> {
     for id in store.unfinished().await? {
-        if store.record(&id).await?.phase == Phase::Queued {
-            continue;
+        interrupt_one(store, &id).await?;
+    }
+    Ok(())
+}
+
+/// The same for a run whose store failed: as soon as it can be written again, so that no run is under way
+/// for ever.
+pub(crate) async fn interrupt_some_time(store: Store, id: RunId) {
+    while let Err(error) = interrupt_one(&store, &id).await {
+        if matches!(error, StoreError::NotFound { .. }) {
+            return;
         }
-        warn!(run = %id, "was under way when the controller ended: interrupted");
-        let Some(mut adopted) = rebuild(store, &id).await? else {
-            let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
-            store.append_event(&id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
-            continue;
-        };
-        for event in adopted.performance.abandoned() {
-            decide(store, &mut adopted.performance, &event).await?;
-        }
+        warn!(run = %id, %error, "its end cannot be stored: tried again in 5 s");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn interrupt_one(store: &Store, id: &RunId) -> Result<(), StoreError> {
+    if matches!(store.record(id).await?.phase, Phase::Queued | Phase::Finished) {
+        return Ok(());
+    }
+    warn!(run = %id, "was under way and is conducted no longer: interrupted");
+    let Some(mut adopted) = rebuild(store, id).await? else {
+        let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
+        return store.append_event(id, now_micros(), &event, Phase::Finished, Some(&outcome)).await;
+    };
+    for event in adopted.performance.abandoned() {
+        decide(store, &mut adopted.performance, &event).await?;
     }
     Ok(())
 }
