@@ -175,7 +175,9 @@ impl Engine {
         reports.write(&WorkerReport::Ready)?;
         loop {
             if self.lease.has_run_out(boottime()) {
-                reports.write(&self.sample())?;
+                if self.go.is_some() {
+                    reports.write(&self.sample())?;
+                }
                 return Err(WorkerError::LeaseEnded);
             }
             let until = self.tick.into_iter().chain(self.lease.look_at()).min();
