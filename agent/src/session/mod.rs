@@ -109,18 +109,21 @@ pub async fn serve(config: AgentConfig, stop: impl Future<Output = ()>) -> Resul
         happened,
         clock: Offset::default(),
         lease: Lease::default(),
+        known: None,
         config: Arc::new(config),
     };
     tokio::pin!(stop);
     let mut backoff = Backoff::default();
     loop {
-        let attach = attach(session.config.clone(), session.instance.clone(), session.duty.holding());
+        let known = session.known.clone().filter(|_| session.duty.ends_at().is_some());
+        let attach = attach(session.config.clone(), session.instance.clone(), session.duty.holding(), known);
         let attached = tokio::select! {
             () = &mut stop => break,
             attached = session.meanwhile(attach) => attached,
         };
         match attached {
             Ok(mut stream) => {
+                session.known = Some(stream.facts.clone());
                 backoff = Backoff::default();
                 let ended = tokio::select! {
                     () = &mut stop => {
@@ -181,12 +184,15 @@ struct Session {
     happened: mpsc::Receiver<Happening>,
     clock: Offset,
     lease: Lease,
+    /// What the host offered when it was last read for an attachment.
+    known: Option<v1::HostFacts>,
 }
 
 struct Stream {
     inbound: Streaming<v1::ToAgent>,
     outbound: mpsc::Sender<v1::FromAgent>,
     beats: mpsc::Sender<v1::FromAgent>,
+    facts: v1::HostFacts,
     /// When it was asked for: a lease that comes with it counts from then.
     asked: u64,
 }
@@ -196,16 +202,21 @@ fn from_agent(body: from_agent::Body) -> v1::FromAgent {
 }
 
 /// Opens a stream and says who this is. Bounded: dialling, reading the host and the controller's answer
-/// have their time.
+/// have their time. While a trial is held the host offers what it was `known` to offer before: the trial's
+/// own sockets take nothing from the next one.
 async fn attach(
     config: Arc<AgentConfig>,
     instance: String,
     holding: Option<v1::Holding>,
+    known: Option<v1::HostFacts>,
 ) -> Result<Stream, Status> {
     let channel = dial(&config.controller, config.control_address)
         .await
         .map_err(|error| Status::unavailable(in_full(&error)))?;
-    let facts = facts(&config).await.map_err(Status::internal)?;
+    let facts = match known {
+        Some(known) => known,
+        None => facts(&config).await.map_err(Status::internal)?,
+    };
     let (outbound, messages) = mpsc::channel(OUTBOUND);
     let (beats, beating) = mpsc::channel(BEATS);
     let hello = v1::Hello {
@@ -213,7 +224,7 @@ async fn attach(
         version: config.version.clone(),
         protocol: tuplelab_proto::PROTOCOL,
         labels: config.labels.clone(),
-        facts: Some(facts),
+        facts: Some(facts.clone()),
         instance,
         holding,
     };
@@ -227,7 +238,7 @@ async fn attach(
         .await
         .map_err(|_| Status::deadline_exceeded("the controller did not answer"))??
         .into_inner();
-    Ok(Stream { inbound, outbound, beats, asked })
+    Ok(Stream { inbound, outbound, beats, facts, asked })
 }
 
 async fn facts(config: &Arc<AgentConfig>) -> Result<v1::HostFacts, String> {

@@ -267,8 +267,10 @@ async fn after_a_lost_stream_it_says_what_it_holds_and_what_was_not_acknowledged
     attached.welcome(60_000).await;
     attached.prepare(4, 0).await;
     attached.ready().await;
+    let before = attached.hello.facts.clone();
     drop(attached);
     let mut attached = scene.attach().await;
+    assert_eq!(attached.hello.facts, before, "not those of the host under its load");
     let holding = attached.hello.holding.clone().expect("it holds its trial");
     assert_eq!((holding.run.as_str(), holding.epoch, holding.trial, holding.ended.as_str()), ("r", 1, 4, ""));
     attached.welcome(60_000).await;
