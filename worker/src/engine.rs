@@ -162,13 +162,32 @@ struct Engine {
     sequence: u64,
     tick: Option<Nanos>,
     plateau_reported: bool,
+    rest: Rest,
+}
+
+/// Whether held connections were to rest, and whether it was said that they do: once, and not before it was
+/// asked for, though lanes on which nothing moves rest at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    NotAsked,
+    Asked,
+    Reported,
 }
 
 impl Engine {
     fn start(token: u64, work: Work, lease: Lease, events: &Sender<Event>) -> Result<Self, WorkerError> {
         let trial = Trial::start(token, work, lease.term(), events)?;
         let pss_ready = process::pss_bytes();
-        Ok(Self { trial, lease, pss_ready, go: None, sequence: 0, tick: None, plateau_reported: false })
+        Ok(Self {
+            trial,
+            lease,
+            pss_ready,
+            go: None,
+            sequence: 0,
+            tick: None,
+            plateau_reported: false,
+            rest: Rest::NotAsked,
+        })
     }
 
     fn run(mut self, events: &Receiver<Event>, reports: &mut Reports<impl Write>) -> Result<(), WorkerError> {
@@ -192,7 +211,12 @@ impl Engine {
                     self.trial.moves(boottime());
                     Progress::StillOpening
                 }
-                Some(Event::Order(WorkerOrder::Rest)) => self.trial.rest(),
+                Some(Event::Order(WorkerOrder::Rest)) => {
+                    if self.rest == Rest::NotAsked {
+                        self.rest = Rest::Asked;
+                    }
+                    self.trial.rest()
+                }
                 Some(Event::Order(WorkerOrder::Tell)) => {
                     reports.write(&WorkerReport::Told(self.figures()))?;
                     Progress::StillOpening
@@ -214,7 +238,8 @@ impl Engine {
                     Progress::StillOpening
                 }
             };
-            if progress == Progress::Resting {
+            if progress == Progress::Resting && self.rest == Rest::Asked {
+                self.rest = Rest::Reported;
                 reports.write(&WorkerReport::Resting)?;
             }
             if progress == Progress::Plateau && !self.plateau_reported {
