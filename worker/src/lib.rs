@@ -133,13 +133,12 @@ fn remedy(errno: Errno) -> &'static str {
     match errno {
         Errno::EADDRINUSE => "another socket has this endpoint: stop its process or choose another port",
         Errno::EADDRNOTAVAIL => "the address is not this host's: add it to an interface or choose another",
-        Errno::EACCES | Errno::EPERM => {
-            "choose a port from 1024 on, or lower net.ipv4.ip_unprivileged_port_start"
-        }
+        Errno::EACCES => "choose a port from 1024 on, or lower net.ipv4.ip_unprivileged_port_start",
+        Errno::EPERM => "a security profile (seccomp) forbids the call: allow it there",
         Errno::EMFILE => "raise the hard limit on open files (ulimit -Hn)",
         Errno::ENFILE => "raise fs.file-max",
         Errno::EAGAIN => "raise the limit on processes (ulimit -u, pids.max)",
-        Errno::ENOSYS => "Linux 5.9 or later is needed, with unshare and close_range allowed",
+        Errno::ENOSYS => "Linux 5.9 or later is needed, with close_range allowed",
         _ => "see the manual page of the call",
     }
 }
