@@ -17,6 +17,9 @@ use tuplelab_domain::schedule::{BlockPorts, Connect, FlowBlock};
 /// So many accepts wait at a time, as many as a client's default window.
 const ACCEPTS: usize = 64;
 const TOKEN_LEN: u32 = 16;
+/// Who waits for half of its chains waits no longer than the bare server naps: the other end may have
+/// fewer under way, at the end of a lane.
+const NAP: Duration = Duration::from_micros(500);
 
 /// A server or a client, as the order says.
 pub fn main() {
@@ -65,9 +68,9 @@ impl Ring {
         pushed.expect("the queue has room for all chains");
     }
 
-    /// Hands over what is queued, waits for so many answers or a tenth of a second, and takes all.
+    /// Hands over what is queued, waits for so many answers or the nap, and takes all.
     fn turn(&mut self, want: usize, mut ended: impl FnMut(&Chain)) {
-        let time = Timespec::from(Duration::from_millis(100));
+        let time = Timespec::from(NAP);
         let args = SubmitArgs::new().timespec(&time);
         if let Err(error) = self.ring.submitter().submit_with_args(want, &args) {
             let passing = [libc::ETIME, libc::EINTR].map(Some);
