@@ -4,9 +4,11 @@
 use crate::clock::{boottime_nanos, now_micros};
 use crate::gathering::Gathering;
 use crate::hub::{Heard, Hub};
+use crate::line::Waiting;
 use crate::performance::{Performance, sample_row};
 use crate::queue::Queue;
-use crate::store::{Store, StoreError};
+use crate::stop::Stop;
+use crate::store::{Store, StoreError, WaitingRuns};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -25,26 +27,37 @@ const EPOCH: u32 = 1;
 const FLUSH: Duration = Duration::from_millis(200);
 /// How long agents may take to read their hosts' facts.
 const SURVEY: Duration = Duration::from_secs(3);
+/// Between two attempts to store what became of a run.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Samples that wait for a store that does not take them, before the run is given up for it.
+const MOST_SAMPLES: usize = 20_000;
 /// From the word to the deed: long enough for every agent to have the word in time.
 const LEAD_NANOS: u64 = 50_000_000;
 
-/// Ends runs that were under way and that nobody conducts any more as interrupted; returns those that
-/// wait.
+/// Ends runs that were under way and that nobody conducts any more as interrupted. Those that wait go on
+/// waiting.
 ///
 /// # Errors
 /// The store cannot be read or written.
-pub async fn interrupt(store: &Store) -> Result<Vec<RunId>, StoreError> {
-    let mut waiting = Vec::new();
+pub async fn interrupt(store: &Store) -> Result<(), StoreError> {
     for id in store.unfinished().await? {
-        if store.record(&id).await?.phase == Phase::Queued {
-            waiting.push(id);
+        if store.phase(&id).await? == Phase::Queued {
             continue;
         }
         warn!(run = %id, "was under way when the controller ended: interrupted");
         let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
         store.append_event(&id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
     }
-    Ok(waiting)
+    Ok(())
+}
+
+/// What becomes of a run that the store refused.
+#[derive(PartialEq, Eq)]
+enum Next {
+    /// It is tried again.
+    Again,
+    /// It is over.
+    Over,
 }
 
 /// The conductor: owns what all agents say.
@@ -67,9 +80,11 @@ impl Conductor {
     /// # Errors
     /// The store cannot be read or written.
     pub async fn take_up(&self) -> Result<(), StoreError> {
-        for id in interrupt(&self.store).await? {
-            self.queue.push(id);
-        }
+        interrupt(&self.store).await?;
+        let WaitingRuns { runs, turns } = self.store.waiting().await?;
+        let waiting =
+            runs.into_iter().map(|(run, user, submitted_micros)| Waiting { run, user, submitted_micros });
+        self.queue.put_back(waiting.collect(), &turns);
         Ok(())
     }
 
@@ -84,11 +99,57 @@ impl Conductor {
                 }
             };
             let span = info_span!("run", run = %id);
-            if let Err(error) = self.conduct(&id).instrument(span).await {
+            while let Err(error) = self.conduct(&id).instrument(span.clone()).await {
                 error!(run = %id, %error, "the run could not be conducted to its end");
-                self.tell_end(&id, &Outcome::Failed { why: error.to_string() });
+                if self.settle(&id, &error).await == Next::Over {
+                    break;
+                }
             }
             self.queue.done(&id);
+        }
+    }
+
+    /// What follows when the store refused: nothing of the run goes on, and what became of it is stored
+    /// once that can be. A run that had not begun is tried again: it was acknowledged.
+    async fn settle(&mut self, id: &RunId, error: &StoreError) -> Next {
+        if !error.may_pass() {
+            self.tell_end(id, &Outcome::Failed { why: error.to_string() });
+            return Next::Over;
+        }
+        loop {
+            self.idle_for(SETTLE).await;
+            match self.converge(id).await {
+                Ok(next) => return next,
+                Err(error) if error.may_pass() => {}
+                Err(error) => {
+                    self.tell_end(id, &Outcome::Failed { why: error.to_string() });
+                    return Next::Over;
+                }
+            }
+        }
+    }
+
+    async fn converge(&self, id: &RunId) -> Result<Next, StoreError> {
+        match self.store.phase(id).await? {
+            Phase::Finished => {}
+            Phase::Queued if !self.queue.is_cancelled(id) => return Ok(Next::Again),
+            Phase::Queued => self.end_unplaced(id, &RunEvent::Cancel).await?,
+            _ => {
+                let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
+                self.store.append_event(id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
+                self.tell_end(id, &outcome);
+            }
+        }
+        Ok(Next::Over)
+    }
+
+    async fn idle_for(&mut self, time: Duration) {
+        let late = Instant::now() + time;
+        loop {
+            tokio::select! {
+                () = sleep_until(late) => return,
+                Some(heard) = self.heard.recv() => self.idle(heard).await,
+            }
         }
     }
 
@@ -208,7 +269,8 @@ impl Conductor {
         let mut cancelled = false;
         while performance.run.outcome().is_none() {
             if let Some(event) = events.pop_front() {
-                self.apply(performance, event).await?;
+                let stop = self.stop(performance);
+                stop.unless_in_time(self.apply(performance, event)).await?;
                 continue;
             }
             let timer = performance.timers.iter().map(|(at, _)| *at).min();
@@ -224,12 +286,32 @@ impl Conductor {
                     events.extend(performance.timers.extract_if(.., |(at, _)| *at <= now).map(|(_, event)| event));
                 }
                 _ = flush.tick() => {
-                    self.flush(performance).await?;
+                    let stop = self.stop(performance);
+                    match stop.unless_in_time(self.flush(performance)).await {
+                        // What was heard is kept, and not acknowledged, until there is room.
+                        Err(error) if error.may_pass() && performance.samples.len() < MOST_SAMPLES => {
+                            warn!(%error, samples = performance.samples.len(), "samples wait for the store");
+                        }
+                        flushed => flushed?,
+                    }
                     self.tell_progress(performance);
                 }
             }
         }
         self.flush(performance).await
+    }
+
+    /// What stops the trial at hand, for a store that takes long.
+    fn stop(&self, performance: &Performance) -> Stop {
+        let at = performance.run.index().and_then(|index| Some((index, *performance.steps.get(index)?)));
+        let orders = at.map_or_else(Vec::new, |(index, (case, trial))| {
+            let order = |party: &Party| {
+                let (run, order) = (performance.id.to_string(), Some(Order::Release(v1::Release {})));
+                (party.agent.clone(), v1::RunOrder { run, epoch: EPOCH, case, trial, order })
+            };
+            performance.run.parties(index).iter().map(order).collect()
+        });
+        Stop { hub: self.hub.clone(), queue: self.queue.clone(), id: performance.id.clone(), orders }
     }
 
     async fn apply(&mut self, performance: &mut Performance, event: RunEvent) -> Result<(), StoreError> {
@@ -391,8 +473,8 @@ impl Conductor {
     /// Stores what was heard and then says so: what is acknowledged survives.
     async fn flush(&self, performance: &mut Performance) -> Result<(), StoreError> {
         if !performance.samples.is_empty() {
-            let samples = std::mem::take(&mut performance.samples);
-            self.store.put_samples(&samples).await?;
+            self.store.put_samples(&performance.samples).await?;
+            performance.samples.clear();
         }
         for (agent, sequence) in std::mem::take(&mut performance.unacknowledged) {
             self.acknowledge(&agent, &performance.id.0, EPOCH, sequence);

@@ -1,6 +1,6 @@
 //! The controller: where agents attach, runs wait their turn, and results are kept.
 //!
-//! What lives here: the registry of agents (`hub`), the queue of runs (`queue`), the conductor of a
+//! What lives here: the registry of agents (`hub`), the queue of runs (`queue`, its order `line`), the conductor of a
 //! run (`conductor`, with the `performance` at hand and its `gathering` of evidence), all SQL (`store`), the services (`rpc`). What
 //! does not: decisions (the domain's) and sockets of flows (the worker's). Where to start:
 //! [`serve`], then `conductor`.
@@ -17,10 +17,13 @@ mod clock;
 mod conductor;
 mod gathering;
 mod hub;
+mod line;
 mod performance;
 mod queue;
 mod rpc;
+mod stop;
 pub mod store;
 
 pub use app::{ControllerConfig, ControllerError, serve};
 pub use hub::Patience;
+pub use queue::QueueLimits;
