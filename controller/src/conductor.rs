@@ -27,7 +27,7 @@ const EPOCH: u32 = 1;
 const FLUSH: Duration = Duration::from_millis(200);
 /// How long agents may take to read their hosts' facts.
 const SURVEY: Duration = Duration::from_secs(3);
-/// Between two attempts to store what became of a run.
+/// Between two attempts: to store what became of a run, to place one while agents come back.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Samples that wait for a store that does not take them, before the run is given up for it.
 const MOST_SAMPLES: usize = 20_000;
@@ -66,12 +66,13 @@ pub struct Conductor {
     hub: Hub,
     queue: Queue,
     heard: mpsc::Receiver<Heard>,
+    begun: Instant,
 }
 
 impl Conductor {
     /// A conductor of the runs in this queue.
     pub fn new(store: Store, hub: Hub, queue: Queue, heard: mpsc::Receiver<Heard>) -> Self {
-        Self { store, hub, queue, heard }
+        Self { store, hub, queue, heard, begun: Instant::now() }
     }
 
     /// Takes up what an earlier life of the controller left: runs that waited wait again, runs that
@@ -201,19 +202,23 @@ impl Conductor {
             }
         };
         let queue = self.queue.clone();
-        let surveyed = tokio::select! {
-            () = queue.cancelled(id) => false,
-            () = self.survey() => true,
-        };
-        if !surveyed {
-            return self.end_unplaced(id, &RunEvent::Cancel).await;
-        }
-        let inventory = self.hub.inventory();
-        let schedule = match place(&plan, &inventory) {
-            Ok(schedule) => schedule,
-            Err(shortfalls) => {
-                let why = shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-                return self.end_unplaced(id, &RunEvent::Unplaced { why }).await;
+        let (inventory, schedule) = loop {
+            let surveyed = tokio::select! {
+                () = queue.cancelled(id) => false,
+                () = self.survey() => true,
+            };
+            if !surveyed {
+                return self.end_unplaced(id, &RunEvent::Cancel).await;
+            }
+            let inventory = self.hub.inventory();
+            match place(&plan, &inventory) {
+                Ok(schedule) => break (inventory, schedule),
+                // Agents of an earlier life of this controller have as long to come back as any.
+                Err(_) if self.begun.elapsed() < self.hub.patience().lost => self.idle_for(SETTLE).await,
+                Err(shortfalls) => {
+                    let why = shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+                    return self.end_unplaced(id, &RunEvent::Unplaced { why }).await;
+                }
             }
         };
         self.store.put_hosts(id, &inventory.hosts).await?;

@@ -6,6 +6,7 @@
 mod accepting;
 mod by_hand;
 mod claims;
+mod database;
 mod hosts;
 mod ports;
 mod refusals;

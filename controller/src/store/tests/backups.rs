@@ -13,6 +13,12 @@ async fn filled(place: &Place) -> Store {
     store
 }
 
+/// All names but those that a reader leaves beside the history: it may not fold the log.
+fn kept(place: &Place) -> Vec<String> {
+    let beside = ["history.db-wal", "history.db-shm"];
+    place.names().into_iter().filter(|name| !beside.contains(&name.as_str())).collect()
+}
+
 #[tokio::test]
 async fn a_backup_of_a_history_in_use_has_all_of_it_and_is_one_file() {
     let place = Place::new();
@@ -66,7 +72,7 @@ async fn a_backup_goes_over_nothing_and_leaves_nothing_where_it_fails() {
     let missing = place.directory.path().join("missing.db");
     let error = Store::backup(&missing, &nowhere).await.expect_err("no source");
     assert!(matches!(error, StoreError::Missing { .. } | StoreError::Io { .. }), "{error}");
-    assert_eq!(place.names(), ["history.db", "precious.txt"]);
+    assert_eq!(kept(&place), ["history.db", "precious.txt"]);
 }
 
 #[tokio::test]
@@ -91,7 +97,7 @@ async fn a_look_finds_rows_that_belong_to_nothing_and_events_that_are_missing() 
     let to = place.directory.path().join("copy.db");
     let error = Store::backup(&place.file(), &to).await.expect_err("a damaged one is no backup");
     assert!(matches!(error, StoreError::BadCopy { .. }), "{error}");
-    assert_eq!(place.names(), ["history.db"]);
+    assert_eq!(kept(&place), ["history.db"]);
 }
 
 #[tokio::test]
