@@ -12,7 +12,6 @@ use crowd::{Controller, attached, crowd as submit_all, hosts, lab};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tuplelab_controller::store::Store;
 use tuplelab_proto::v1::{CancelRequest, ListRunsRequest};
@@ -29,7 +28,7 @@ async fn main() {
     let folder = tempfile::tempdir_in(base).expect("a folder");
     let db = folder.path().join("lab.db");
     let mut controller = Controller::start(&db, &[]);
-    hosts(controller.address, &Arc::new(AtomicBool::new(false)));
+    hosts(controller.address, &Arc::default());
     attached(controller.address).await;
 
     let begun = Instant::now();

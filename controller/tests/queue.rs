@@ -2,10 +2,12 @@
 
 mod crowd;
 
-use crowd::{Controller, attached, crowd as submit_all, hosts, lab, plan};
+use crowd::{Controller, Hosts, attached, crowd as submit_all, hosts, lab, plan};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tuplelab_controller::store::Store;
 use tuplelab_domain::id::RunId;
@@ -26,8 +28,8 @@ async fn what_was_acknowledged_is_there_once_and_has_its_turn_after_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let db = folder.path().join("lab.db");
     let mut controller = Controller::start(&db, &["--exact", "a_controller", "--ignored", "--nocapture"]);
-    let refuse = Arc::new(AtomicBool::new(false));
-    hosts(controller.address, &refuse);
+    let stage = Arc::new(Hosts::default());
+    hosts(controller.address, &stage);
     attached(controller.address).await;
 
     let all = submit_all(&mut controller, CLIENTS, PLANS).await;
@@ -55,7 +57,7 @@ async fn what_was_acknowledged_is_there_once_and_has_its_turn_after_a_kill() {
     let refused = client.cancel(CancelRequest { run: cancelled.0.clone() }).await.expect_err("it is over");
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
 
-    refuse.store(true, Ordering::Relaxed);
+    stage.refuse.store(true, Ordering::Relaxed);
     while !store.unfinished().await.expect("reads").is_empty() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -71,6 +73,58 @@ async fn what_was_acknowledged_is_there_once_and_has_its_turn_after_a_kill() {
     }
     turns.sort_unstable();
     fair(&turns);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_another_process_keeps_refuses_submissions_and_neither_stops_nor_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let db = folder.path().join("lab.db");
+    let controller = Controller::start(&db, &["--exact", "a_controller", "--ignored", "--nocapture"]);
+    let stage = Arc::new(Hosts::default());
+    hosts(controller.address, &stage);
+    attached(controller.address).await;
+    let mut client = lab(controller.address).await;
+    let submission =
+        |request: &str| SubmitRequest { plan: plan("me"), submitter: "me".into(), request: request.into() };
+    let run = client.submit(submission("first")).await.expect("is taken").into_inner().run;
+    let second = client.submit(submission("second")).await.expect("is taken").into_inner().run;
+    while stage.prepared.load(Ordering::Relaxed) < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    let options = SqliteConnectOptions::new().filename(&db);
+    let mut other = options.connect().await.expect("connects");
+    let held = other.begin_with("BEGIN IMMEDIATE").await.expect("locks");
+    client.cancel(CancelRequest { run: run.clone() }).await.expect("is heard");
+    // The lock is held all the while.
+    while stage.released.load(Ordering::Relaxed) < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(
+        client.list_runs(ListRunsRequest { limit: 9 }).await.expect("lists").into_inner().runs.len(),
+        2
+    );
+    let refused = client.submit(submission("third")).await.expect_err("it cannot be stored");
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("is locked by another process"), "{refused}");
+    held.rollback().await.expect("lets go");
+
+    // What was acknowledged is there, what was refused is not, and the run has an end.
+    let third = client.submit(submission("third")).await.expect("is taken now").into_inner().run;
+    stage.refuse.store(true, Ordering::Relaxed);
+    let store = Store::open_read_only(&db).await.expect("opens");
+    while !store.unfinished().await.expect("reads").is_empty() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let outcome = store.record(&RunId(run.clone())).await.expect("reads").outcome;
+    assert!(matches!(outcome, Some(Outcome::Cancelled | Outcome::Interrupted)), "{outcome:?}");
+    let stored: BTreeSet<String> =
+        store.list_runs(9).await.expect("lists").into_iter().map(|run| run.id.0).collect();
+    assert_eq!(stored, [run, second.clone(), third.clone()].into());
+    for id in [second, third] {
+        let events = store.events(&RunId(id)).await.expect("reads");
+        assert_eq!(events.first().map(|(_, event)| event), Some(&RunEvent::Begin));
+    }
 }
 
 /// Within a user runs begin as they were submitted; between two turns of a user nobody has two.

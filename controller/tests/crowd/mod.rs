@@ -1,6 +1,8 @@
 //! A controller in a process of its own, the hosts that it needs to take plans in, and a crowd of clients.
 //! Shared by the test and the benchmark of the queue.
 
+#![allow(dead_code, reason = "the test and the benchmark each ask for a part of it")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -107,14 +109,24 @@ pub async fn lab(address: SocketAddr) -> LabClient<tonic::transport::Channel> {
     }
 }
 
+/// What the two hosts are told, and what they tell.
+#[derive(Default)]
+pub struct Hosts {
+    /// Whether they refuse every run.
+    pub refuse: AtomicBool,
+    /// How many orders they had to prepare something, and to release it.
+    pub prepared: AtomicUsize,
+    pub released: AtomicUsize,
+}
+
 /// Two hosts that attach, and come back when the controller does. They never open a connection: a run
 /// that has its turn waits for them, until `refuse` is set; from then on they refuse every run at once.
-pub fn hosts(address: SocketAddr, refuse: &Arc<AtomicBool>) {
+pub fn hosts(address: SocketAddr, hosts: &Arc<Hosts>) {
     for (name, last) in [("server-1", 1), ("client-1", 2)] {
-        let refuse = refuse.clone();
+        let hosts = hosts.clone();
         tokio::spawn(async move {
             loop {
-                let _ = host(address, name, last, &refuse).await;
+                let _ = host(address, name, last, &hosts).await;
                 tokio::time::sleep(AGAIN).await;
             }
         });
@@ -125,7 +137,7 @@ async fn host(
     address: SocketAddr,
     name: &str,
     last: u8,
-    refuse: &AtomicBool,
+    hosts: &Hosts,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let url: Address = format!("http://{address}").parse()?;
     let mut client = AgentsClient::new(dial(&url, None).await?);
@@ -149,13 +161,20 @@ async fn host(
         tokio::select! {
             order = orders.message() => match order?.ok_or("the stream ended")?.body {
                 Some(to_agent::Body::Survey(_)) => say.send(tell(from_agent::Body::Facts(facts.clone()))).await?,
-                Some(to_agent::Body::Run(order)) => asked.push(order),
+                Some(to_agent::Body::Run(order)) => {
+                    match &order.order {
+                        Some(run_order::Order::Prepare(_)) => hosts.prepared.fetch_add(1, Ordering::Relaxed),
+                        Some(run_order::Order::Release(_)) => hosts.released.fetch_add(1, Ordering::Relaxed),
+                        _ => 0,
+                    };
+                    asked.push(order);
+                }
                 _ => {}
             },
             _ = beat.tick() => say.send(tell(from_agent::Body::Beat(v1::Beat::default()))).await?,
         }
         for order in asked.extract_if(.., |order| {
-            refuse.load(Ordering::Relaxed) || !matches!(order.order, Some(run_order::Order::Prepare(_)))
+            hosts.refuse.load(Ordering::Relaxed) || !matches!(order.order, Some(run_order::Order::Prepare(_)))
         }) {
             let body = match order.order {
                 Some(run_order::Order::Prepare(_)) => {
@@ -205,7 +224,6 @@ fn facts(last: u8) -> HostFacts {
 }
 
 /// A submission that was acknowledged.
-#[allow(dead_code, reason = "the test asks for less than the benchmark")]
 pub struct Acknowledged {
     pub user: String,
     pub request: String,
