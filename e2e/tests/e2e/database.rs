@@ -52,7 +52,7 @@ fn on_a_small_disk(world: &World) -> Option<Running> {
     }
     std::fs::create_dir(world.path("small")).expect("made");
     let script = "mount -t tmpfs -o size=3m none small || exit 77
-        exec \"$0\" controller --listen 127.0.0.1:0 --db small/lab.db --until-input-ends";
+        exec \"$0\" controller --listen 127.0.0.1:0 --db small/lab.db";
     let mut command = world.command("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(tuplelab());
     let mut tried = world.command("unshare");
@@ -84,16 +84,7 @@ fn a_full_disk_refuses_new_runs_by_name_stops_and_reads_go_on_and_room_is_all_it
     let url = url.trim_end_matches(',').to_owned();
     let agents: Vec<Running> = [("a", "127.0.0.2"), ("b", "127.0.0.3")]
         .map(|(name, address)| {
-            world.start([
-                "agent",
-                "--controller",
-                &url,
-                "--name",
-                name,
-                "--address",
-                address,
-                "--until-input-ends",
-            ])
+            world.start(["agent", "--controller", &url, "--name", name, "--address", address])
         })
         .into();
     agents.iter().for_each(|agent| drop(agent.notes("attached")));

@@ -9,6 +9,7 @@ mod claims;
 mod database;
 mod hosts;
 mod ports;
+mod queueing;
 mod refusals;
 mod scripts;
 mod shapes;
