@@ -1,5 +1,8 @@
 //! Conducts one run after the other. It awaits what happens, lets the run's state machine decide,
-//! stores the event, and then does what is to be done: it decides nothing itself.
+//! stores the event, and then does what is to be done: it decides nothing itself. Where the store
+//! refuses, `settling` sees to it that the run has an end all the same.
+
+mod settling;
 
 use crate::clock::{boottime_nanos, now_micros};
 use crate::gathering::Gathering;
@@ -9,6 +12,7 @@ use crate::performance::{Performance, sample_row};
 use crate::queue::Queue;
 use crate::stop::Stop;
 use crate::store::{Store, StoreError, WaitingRuns};
+use settling::Next;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -49,15 +53,6 @@ pub async fn interrupt(store: &Store) -> Result<(), StoreError> {
         store.append_event(&id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
     }
     Ok(())
-}
-
-/// What becomes of a run that the store refused.
-#[derive(PartialEq, Eq)]
-enum Next {
-    /// It is tried again.
-    Again,
-    /// It is over.
-    Over,
 }
 
 /// The conductor: owns what all agents say.
@@ -108,40 +103,6 @@ impl Conductor {
             }
             self.queue.done(&id);
         }
-    }
-
-    /// What follows when the store refused: nothing of the run goes on, and what became of it is stored
-    /// once that can be. A run that had not begun is tried again: it was acknowledged.
-    async fn settle(&mut self, id: &RunId, error: &StoreError) -> Next {
-        if !error.may_pass() {
-            self.tell_end(id, &Outcome::Failed { why: error.to_string() });
-            return Next::Over;
-        }
-        loop {
-            self.idle_for(SETTLE).await;
-            match self.converge(id).await {
-                Ok(next) => return next,
-                Err(error) if error.may_pass() => {}
-                Err(error) => {
-                    self.tell_end(id, &Outcome::Failed { why: error.to_string() });
-                    return Next::Over;
-                }
-            }
-        }
-    }
-
-    async fn converge(&self, id: &RunId) -> Result<Next, StoreError> {
-        match self.store.phase(id).await? {
-            Phase::Finished => {}
-            Phase::Queued if !self.queue.is_cancelled(id) => return Ok(Next::Again),
-            Phase::Queued => self.end_unplaced(id, &RunEvent::Cancel).await?,
-            _ => {
-                let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
-                self.store.append_event(id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
-                self.tell_end(id, &outcome);
-            }
-        }
-        Ok(Next::Over)
     }
 
     async fn idle_for(&mut self, time: Duration) {
