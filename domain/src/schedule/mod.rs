@@ -6,6 +6,7 @@ mod inventory;
 mod place;
 mod placed;
 mod queue;
+mod reach;
 mod share;
 mod shortfall;
 mod stretch;

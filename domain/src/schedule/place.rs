@@ -7,13 +7,14 @@ use super::assignment::{
 use super::choose::{Chosen, choose_hosts};
 use super::inventory::Inventory;
 use super::placed::{Placed, PlacedStep, steps_on};
+use super::reach::{apart, reachable};
 use super::queue::{accepted, answered_in_time, rooms, within};
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
 use super::stretch::{share as share_of, stretches};
 use crate::capacity::facts::{BoundSocket, HostFacts};
 use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
-use crate::plan::{Accept, Case, Connections, Plan, Setup, SourcePorts};
+use crate::plan::{Accept, Case, Connections, Plan, Route, Setup, SourcePorts};
 use crate::ports::PortSet;
 use crate::sample::TcpState;
 use crate::units::Rate;
@@ -81,7 +82,7 @@ pub fn place(plan: &Plan, inventory: &Inventory) -> Result<Schedule, Vec<Shortfa
     let mut shortfalls = Vec::new();
     let mut fitting = 0;
     for case in &plan.cases {
-        match place_case(case, inventory) {
+        match place_case(case, inventory, &plan.routes) {
             Ok(placed) => {
                 fitting += 1;
                 cases.push(placed);
@@ -102,16 +103,20 @@ pub fn place(plan: &Plan, inventory: &Inventory) -> Result<Schedule, Vec<Shortfa
     if whole { Ok(Schedule { cases }) } else { Err(shortfalls) }
 }
 
-fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Shortfall>> {
+fn place_case(case: &Case, inventory: &Inventory, routes: &[Route]) -> Result<CaseSchedule, Vec<Shortfall>> {
     let setup = &case.setup;
-    let (servers, mut clients) = choose_hosts(case, inventory)?;
+    let (servers, mut clients) = choose_hosts(case, inventory, routes)?;
     if !setup.steps.is_empty() {
         return place_script(case, &servers, &clients);
+    }
+    let alone = apart(case, &servers, &clients, routes, false);
+    if !alone.is_empty() {
+        return Err(alone);
     }
     let listeners = listeners_of(&servers, setup);
     hold_listeners(&mut clients, &servers, &listeners);
     let endpoints: Vec<SocketAddr> = listeners.iter().flatten().map(|listener| listener.endpoint).collect();
-    let ways = ways_of(&clients, &endpoints, &setup.clients.source_ports);
+    let ways = ways_of(&clients, &servers, &listeners, setup, routes);
     let weights: Vec<u64> = ways.iter().map(|way| u64::from(way.ports.len())).collect();
     let tuples: u64 = weights.iter().sum();
     let accept = setup.servers.accept;
@@ -126,7 +131,13 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
     let room = rooms.as_ref().map(|rooms| rooms.iter().sum());
     let parts = parts_of(&servers, &clients, &ways, tuples, accept);
     let prediction = predict(setup.load.connections, tuples, &parts, accept_queue, room);
-    demand(case, &prediction)?;
+    demand(case, &prediction).map_err(|mut short| {
+        // More pairs would have more four-tuples.
+        if short.iter().any(|short| matches!(short, Shortfall::Capacity { limit: Limit::FourTuples, .. })) {
+            short.extend(apart(case, &servers, &clients, routes, true));
+        }
+        short
+    })?;
     room_to_churn(case, tuples)?;
     // What the queues have no room for may be asked for all the same: then its connects are dropped.
     let target = match setup.load.connections {
@@ -391,9 +402,21 @@ struct Way {
     ports: PortSet,
 }
 
-/// All ways, in the order client, destination, source: neighbours share a destination, so that a
-/// server with several ports fills them one after the other on every client alike.
-fn ways_of(clients: &[Chosen], endpoints: &[SocketAddr], asked: &SourcePorts) -> Vec<Way> {
+/// All ways there are, in the order client, destination, source: neighbours share a destination, so
+/// that a server with several ports fills them one after the other on every client alike.
+fn ways_of(
+    clients: &[Chosen],
+    servers: &[Chosen],
+    listeners: &[Vec<Listener>],
+    setup: &Setup,
+    routes: &[Route],
+) -> Vec<Way> {
+    let asked = &setup.clients.source_ports;
+    let endpoints: Vec<(&Chosen, SocketAddr)> = servers
+        .iter()
+        .zip(listeners)
+        .flat_map(|(server, own)| own.iter().map(move |listener| (server, listener.endpoint)))
+        .collect();
     let mut ways = Vec::new();
     for (index, client) in clients.iter().enumerate() {
         let usable: Vec<(IpAddr, PortSet)> = client
@@ -401,8 +424,9 @@ fn ways_of(clients: &[Chosen], endpoints: &[SocketAddr], asked: &SourcePorts) ->
             .iter()
             .map(|source| (*source, usable_ports(&client.facts, *source, asked)))
             .collect();
-        for (destination, endpoint) in endpoints.iter().enumerate() {
-            ways.extend(usable.iter().map(|(source, ports)| Way {
+        for (destination, (server, endpoint)) in endpoints.iter().enumerate() {
+            let reach = |source| reachable(client, source, server, endpoint.ip(), routes);
+            ways.extend(usable.iter().filter(|(source, _)| reach(*source)).map(|(source, ports)| Way {
                 client: index,
                 source: *source,
                 destination,
