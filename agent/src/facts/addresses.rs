@@ -293,8 +293,7 @@ mod tests {
 
     #[test]
     fn the_gateway_of_a_swarm_and_link_local_addresses_are_not_offered() {
-        let name =
-            "facts::addresses::tests::the_gateway_of_a_swarm_and_link_local_addresses_are_not_offered";
+        let name = "facts::addresses::tests::the_gateway_of_a_swarm_and_link_local_addresses_are_not_offered";
         let prepare = "ip link add docker_gwbridge type bridge && ip address add 172.18.0.1/16 dev docker_gwbridge \
             && ip link set docker_gwbridge up && ip link add br1 type bridge && ip link set br1 up \
             && ip address add 169.254.7.1/16 dev br1 && ip address add 10.66.1.1/24 dev br1";

@@ -367,7 +367,10 @@ fn tables(top: &mut DeTable<'_>, key: &'static str, holds: &str, problems: &mut 
                     .remedy(format!("write {holds}")),
             ),
             DeValue::Table(_) => kept.push(item),
-            _ => problems.push(PlanProblem::at(item.span(), format!("this is no table: write [[{key}]]"))),
+            _ => problems.push(PlanProblem::at(
+                item.span(),
+                format!("an entry of '{key}' is a table: write [[{key}]]"),
+            )),
         }
     }
     top.insert(Spanned::new(place.clone(), key.into()), Spanned::new(place, DeValue::Array(kept)));

@@ -7,6 +7,8 @@ mod place;
 mod placed;
 mod queue;
 mod reach;
+#[cfg(test)]
+mod reach_tests;
 mod share;
 mod shortfall;
 mod stretch;

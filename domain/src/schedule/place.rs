@@ -7,8 +7,8 @@ use super::assignment::{
 use super::choose::{Chosen, choose_hosts};
 use super::inventory::Inventory;
 use super::placed::{Placed, PlacedStep, steps_on};
-use super::reach::{apart, reachable};
 use super::queue::{accepted, answered_in_time, rooms, within};
+use super::reach::{apart, reachable};
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
 use super::stretch::{share as share_of, stretches};
@@ -129,7 +129,7 @@ fn place_case(case: &Case, inventory: &Inventory, routes: &[Route]) -> Result<Ca
         .collect::<Option<Vec<_>>>()
         .map(|rooms| rooms.concat());
     let room = rooms.as_ref().map(|rooms| rooms.iter().sum());
-    let parts = parts_of(&servers, &clients, &ways, tuples, accept);
+    let parts = parts_of(&servers, &listeners, &clients, &ways, tuples, accept);
     let prediction = predict(setup.load.connections, tuples, &parts, accept_queue, room);
     demand(case, &prediction).map_err(|mut short| {
         // More pairs would have more four-tuples.
@@ -440,18 +440,30 @@ fn ways_of(
 
 fn parts_of<'a>(
     servers: &'a [Chosen],
+    listeners: &[Vec<Listener>],
     clients: &'a [Chosen],
     ways: &[Way],
     tuples: u64,
     accept: Accept,
 ) -> Vec<Part<'a>> {
-    let serving = servers.iter().map(|server| (server, 1.0 / servers.len().max(1) as f64, accept.keeps()));
-    let connecting = clients.iter().enumerate().map(|(index, client)| {
-        let own: u64 =
-            ways.iter().filter(|way| way.client == index).map(|way| u64::from(way.ports.len())).sum();
-        (client, own as f64 / tuples.max(1) as f64, true)
-    });
+    let share = |own: &dyn Fn(&Way) -> bool| {
+        let own: u64 = ways.iter().filter(|way| own(way)).map(|way| u64::from(way.ports.len())).sum();
+        own as f64 / tuples.max(1) as f64
+    };
+    let mut first = 0;
+    let serving: Vec<_> = servers
+        .iter()
+        .zip(listeners)
+        .map(|(server, listeners)| {
+            let own = first..first + listeners.len();
+            first = own.end;
+            (server, share(&|way| own.contains(&way.destination)), accept.keeps())
+        })
+        .collect();
+    let connecting =
+        clients.iter().enumerate().map(|(index, client)| (client, share(&|way| way.client == index), true));
     serving
+        .into_iter()
         .chain(connecting)
         .map(|(host, share, keeps)| Part { name: host.name.as_str(), facts: &host.facts, share, keeps })
         .collect()

@@ -45,9 +45,8 @@ fn reaches(source: &Site<'_>, destination: &Site<'_>, routes: &[Route]) -> bool 
     }
     let (Some(from), Some(to)) = (source.network, destination.network) else { return true };
     let one_namespace = source.namespace == destination.namespace && source.boot_id == destination.boot_id;
-    let declared = |route: &Route| {
-        route.from.contains(&source.address) && route.to.contains(&destination.address)
-    };
+    let declared =
+        |route: &Route| route.from.contains(&source.address) && route.to.contains(&destination.address);
     one_namespace || from.contains(&to) || to.contains(&from) || routes.iter().any(declared)
 }
 

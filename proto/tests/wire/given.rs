@@ -52,26 +52,29 @@ fn network() -> impl Strategy<Value = IpNet> {
 pub fn facts() -> impl Strategy<Value = HostFacts> {
     let host = (text(), text(), any::<(u64, u32, u64, bool)>(), open_files());
     let tracked = (option::of(conntrack()), option::of(conntrack()));
-    let net = (vec(any::<IpAddr>(), 0..4), vec(network(), 0..4), sysctls(), vec(bound_socket(), 0..4), tracked);
-    (host, net).prop_map(|((kernel, boot_id, numbers, open_files), (addresses, networks, sysctls, bound, tracked))| {
-        let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
-        let (conntrack, conntrack_available) = tracked;
-        HostFacts {
-            kernel,
-            boot_id,
-            network_namespace,
-            cpus,
-            memory_available,
-            open_files,
-            addresses,
-            networks,
-            sysctls,
-            bound,
-            conntrack,
-            conntrack_available,
-            may_set_sysctls,
-        }
-    })
+    let net =
+        (vec(any::<IpAddr>(), 0..4), vec(network(), 0..4), sysctls(), vec(bound_socket(), 0..4), tracked);
+    (host, net).prop_map(
+        |((kernel, boot_id, numbers, open_files), (addresses, networks, sysctls, bound, tracked))| {
+            let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
+            let (conntrack, conntrack_available) = tracked;
+            HostFacts {
+                kernel,
+                boot_id,
+                network_namespace,
+                cpus,
+                memory_available,
+                open_files,
+                addresses,
+                networks,
+                sysctls,
+                bound,
+                conntrack,
+                conntrack_available,
+                may_set_sysctls,
+            }
+        },
+    )
 }
 
 pub fn answer() -> impl Strategy<Value = Answer> {
