@@ -10,7 +10,7 @@ use super::model::{
     SourcePorts,
 };
 use super::problem::PlanProblem;
-use super::route::{Route, RouteText};
+use super::route::routes;
 use super::shapes::{Shapes, are_stages};
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
@@ -18,7 +18,6 @@ use crate::schedule::Role;
 use crate::script::{HostRef, Step, impossible};
 use crate::sysctl::{Sysctl, Sysctls};
 use crate::units::{Count, Rate, Span};
-use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -31,8 +30,6 @@ const EXCESS: RangeInclusive<u64> = 0..=10_000;
 const ADDRESSES: RangeInclusive<u64> = 1..=65_536;
 /// `listen` takes an int.
 const BACKLOG: RangeInclusive<u64> = 0..=i32::MAX as u64;
-/// Each is tried for every pair of addresses.
-const MOST_ROUTES: usize = 100;
 const TRIALS: RangeInclusive<u64> = 1..=1_000;
 /// Each step is an exchange with an agent and a line of the log.
 const MOST_STEPS: usize = 1_000;
@@ -53,7 +50,7 @@ pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
     let trials = checker.count("trials", file.head.trials, 1, TRIALS) as u32;
     let claims = checker.value(file.head.claims, Vec::new(), |_| Ok(()));
     let partial = checker.value(file.head.partial, false, |_| Ok(()));
-    let routes = checker.routes(file.head.route);
+    let routes = routes(file.head.route, &mut |problem| checker.add(problem));
     let expectations: Vec<Expectation> =
         file.head.expect.into_iter().filter_map(|text| checker.expectation(text)).collect();
     let base = checker.setup(file.base);
@@ -179,42 +176,6 @@ impl Checker {
             );
             self.add(PlanProblem::of_file(what).remedy("use fewer addresses, ports or cases"));
         }
-    }
-
-    fn routes(&mut self, texts: Vec<RouteText>) -> Vec<Route> {
-        if texts.len() > MOST_ROUTES {
-            let what = format!("the plan has {} routes, at most {MOST_ROUTES} are read", texts.len());
-            self.add(PlanProblem::of_file(what).remedy("write wider networks"));
-            return Vec::new();
-        }
-        texts.into_iter().filter_map(|text| self.route(text)).collect()
-    }
-
-    fn route(&mut self, text: RouteText) -> Option<Route> {
-        let place = text.from.place().or(text.to.place());
-        let mut end = |given, key: &str| match given {
-            Given::Good(network, _) => Some(IpNet::trunc(&network)),
-            Given::Bad(what, at) => {
-                let problem = PlanProblem::at(at, format!("{key} is no network: {what}"));
-                self.add(problem.remedy("write it as in \"10.2.0.0/16\" or \"fd66::/64\""));
-                None
-            }
-            Given::Absent => {
-                let what = format!("this [[route]] has no '{key}'");
-                let problem = PlanProblem { what, place: place.clone(), remedy: None };
-                self.add(problem.remedy("write from = \"10.2.0.0/16\" and to = \"10.1.0.0/16\""));
-                None
-            }
-        };
-        let (from, to) = (end(text.from, "from"), end(text.to, "to"));
-        let (from, to) = (from?, to?);
-        if from.addr().is_ipv4() != to.addr().is_ipv4() {
-            let what = format!("{from} and {to} are not of one family");
-            let problem = PlanProblem { what, place, remedy: None };
-            self.add(problem.remedy("write two IPv4 networks, or two IPv6 ones"));
-            return None;
-        }
-        Some(Route { from, to })
     }
 
     /// A count that has no default.

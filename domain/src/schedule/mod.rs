@@ -14,6 +14,7 @@ mod shortfall;
 mod stretch;
 #[cfg(test)]
 mod tests;
+mod way;
 
 pub use assignment::*;
 pub use inventory::{Host, Inventory};

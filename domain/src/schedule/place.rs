@@ -8,12 +8,13 @@ use super::choose::{Chosen, choose_hosts};
 use super::inventory::Inventory;
 use super::placed::{Placed, PlacedStep, steps_on};
 use super::queue::{accepted, answered_in_time, rooms, within};
-use super::reach::{apart, reachable};
+use super::reach::apart;
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
 use super::stretch::{share as share_of, stretches};
+use super::way::{Way, ways_of};
 use crate::capacity::facts::{BoundSocket, HostFacts};
-use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
+use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict};
 use crate::plan::{Accept, Case, Connections, Plan, Route, Setup, SourcePorts};
 use crate::ports::PortSet;
 use crate::sample::TcpState;
@@ -391,51 +392,6 @@ fn hold_listeners(clients: &mut [Chosen], servers: &[Chosen], listeners: &[Vec<L
             }));
         }
     }
-}
-
-/// From one source address to one destination, by index, with the ports that may be used.
-struct Way {
-    client: usize,
-    source: IpAddr,
-    destination: usize,
-    endpoint: SocketAddr,
-    ports: PortSet,
-}
-
-/// All ways there are, in the order client, destination, source: neighbours share a destination, so
-/// that a server with several ports fills them one after the other on every client alike.
-fn ways_of(
-    clients: &[Chosen],
-    servers: &[Chosen],
-    listeners: &[Vec<Listener>],
-    setup: &Setup,
-    routes: &[Route],
-) -> Vec<Way> {
-    let asked = &setup.clients.source_ports;
-    let endpoints: Vec<(&Chosen, SocketAddr)> = servers
-        .iter()
-        .zip(listeners)
-        .flat_map(|(server, own)| own.iter().map(move |listener| (server, listener.endpoint)))
-        .collect();
-    let mut ways = Vec::new();
-    for (index, client) in clients.iter().enumerate() {
-        let usable: Vec<(IpAddr, PortSet)> = client
-            .addresses
-            .iter()
-            .map(|source| (*source, usable_ports(&client.facts, *source, asked)))
-            .collect();
-        for (destination, (server, endpoint)) in endpoints.iter().enumerate() {
-            let reach = |source| reachable(client, source, server, endpoint.ip(), routes);
-            ways.extend(usable.iter().filter(|(source, _)| reach(*source)).map(|(source, ports)| Way {
-                client: index,
-                source: *source,
-                destination,
-                endpoint: *endpoint,
-                ports: ports.clone(),
-            }));
-        }
-    }
-    ways
 }
 
 fn parts_of<'a>(

@@ -18,18 +18,19 @@ const MOST_TOLD: usize = 8;
 /// Addresses of one network that are told by name.
 const MOST_NAMED: usize = 3;
 
-/// What decides whom an address reaches: addresses of one site reach the same ones. Where two
-/// networks hold one address the wider of them holds all of the other (CIDR), so the widest is enough.
+/// An address, with what decides whom it reaches. Where two networks hold one address the wider of
+/// them holds all of the other (CIDR), so the widest is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Site<'a> {
+pub(super) struct Site<'a> {
     boot_id: &'a str,
     namespace: u64,
     network: Option<IpNet>,
-    /// An address of it; it stands for all, where the plan has no routes.
+    /// Which of them: routes may be for some only.
     address: IpAddr,
 }
 
-fn site(host: &Chosen, address: IpAddr) -> Site<'_> {
+/// The site of an address of this host.
+pub(super) fn site(host: &Chosen, address: IpAddr) -> Site<'_> {
     let holding = host.facts.networks.iter().filter(|network| network.contains(&address));
     Site {
         boot_id: &host.facts.boot_id,
@@ -39,7 +40,8 @@ fn site(host: &Chosen, address: IpAddr) -> Site<'_> {
     }
 }
 
-fn reaches(source: &Site<'_>, destination: &Site<'_>, routes: &[Route]) -> bool {
+/// Whether a connection from one site finds its way to the other.
+pub(super) fn reaches(source: &Site<'_>, destination: &Site<'_>, routes: &[Route]) -> bool {
     if source.address.is_ipv4() != destination.address.is_ipv4() {
         return false;
     }
@@ -48,17 +50,6 @@ fn reaches(source: &Site<'_>, destination: &Site<'_>, routes: &[Route]) -> bool 
     let declared =
         |route: &Route| route.from.contains(&source.address) && route.to.contains(&destination.address);
     one_namespace || from.contains(&to) || to.contains(&from) || routes.iter().any(declared)
-}
-
-/// Whether a connection from this address of the client finds its way to this address of the server.
-pub(super) fn reachable(
-    client: &Chosen,
-    source: IpAddr,
-    server: &Chosen,
-    destination: IpAddr,
-    routes: &[Route],
-) -> bool {
-    reaches(&site(client, source), &site(server, destination), routes)
 }
 
 /// A host's addresses that reach the same ones, as positions among the addresses that it offers.
@@ -72,10 +63,11 @@ struct Group<'a> {
 fn groups<'a>(hosts: &'a [Chosen], routes: &[Route]) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     for (host, chosen) in hosts.iter().enumerate() {
-        let mut own: BTreeMap<(Option<IpNet>, Vec<(bool, bool)>), Group<'a>> = BTreeMap::new();
+        let mut own: BTreeMap<_, Group<'a>> = BTreeMap::new();
         for (position, address) in chosen.addresses.iter().enumerate() {
             let site = site(chosen, *address);
-            let ends = routes.iter().map(|r| (r.from.contains(address), r.to.contains(address))).collect();
+            let ends: Vec<_> =
+                routes.iter().map(|r| (r.from.contains(address), r.to.contains(address))).collect();
             let group = own.entry((site.network, ends)).or_insert_with(|| Group {
                 host,
                 site,
