@@ -21,3 +21,11 @@ bench:
     cargo bench -p tuplelab-worker --bench churn
     cargo bench -p tuplelab-worker --bench ramp
     cargo bench -p tuplelab-agent --bench digest
+
+# 1,000 submissions of 20 clients over a kill -9 of the controller.
+bench-queue:
+    cargo bench -p tuplelab-controller --bench queue
+
+# A fuzz target of fuzz/ (plan, wire, digest, histogram), for so many seconds; needs cargo-fuzz and nightly.
+fuzz target seconds="60":
+    cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}

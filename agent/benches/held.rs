@@ -14,6 +14,11 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some("--tokio") {
         tokio_peer::main();
     } else if !common::is_process() {
-        common::held::main(Some(("--with-tokio", "--tokio")));
+        common::held::main(&[common::held::Peer {
+            flag: "--with-tokio",
+            name: "tokio",
+            kinds: ["--tokio"; 2],
+            one_table: true,
+        }]);
     }
 }

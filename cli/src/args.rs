@@ -124,12 +124,38 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy or check a database.
+    Db {
+        /// What to do with it.
+        #[command(subcommand)]
+        what: DbCommand,
+    },
     /// Keep a lab on this machine up until Ctrl-C, for runs from other terminals.
     Lab(LabArgs),
     /// Serve as a controller.
     Controller(ControllerArgs),
     /// Serve as a host's agent.
     Agent(AgentArgs),
+}
+
+/// What is done with a database.
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Copy a database that may be in use, and check the copy; goes over nothing that is there.
+    Backup {
+        /// The file to make.
+        dest: PathBuf,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Check a database: pages, indexes, references, schema, rows of each table. Changes nothing.
+    Check {
+        /// The database (default: the one that results are kept in).
+        file: Option<PathBuf>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Which schema.
@@ -230,6 +256,9 @@ pub struct RunArgs {
     pub hold: Option<Span>,
     #[command(flatten)]
     pub own: OwnLab,
+    /// Submit in this name: the controller's queue is fair between names (default: user@host).
+    #[arg(long = "as", value_name = "NAME")]
+    pub submitter: Option<String>,
     /// Submit to the controller and do not wait.
     #[arg(long)]
     pub detach: bool,
@@ -303,6 +332,12 @@ pub struct ControllerArgs {
     /// The database (default: $XDG_DATA_HOME/tuplelab/tuplelab.db, else ./tuplelab.db).
     #[arg(long, value_name = "FILE")]
     pub db: Option<PathBuf>,
+    /// How many runs may wait.
+    #[arg(long, value_name = "RUNS", default_value_t = tuplelab_controller::QueueLimits::default().all)]
+    pub queue_limit: usize,
+    /// How many runs of one user may wait.
+    #[arg(long, value_name = "RUNS", default_value_t = tuplelab_controller::QueueLimits::default().user)]
+    pub user_queue_limit: usize,
     /// Listen on an address that others can reach, though nothing is encrypted and nobody is asked who
     /// they are: whoever reaches it can run load from every agent.
     #[arg(long)]

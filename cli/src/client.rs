@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tuplelab_domain::report::Report;
 use tuplelab_proto::dial::{Address, dial};
 use tuplelab_proto::v1::{GetRunRequest, lab_client::LabClient};
+use tuplelab_proto::{CAUSE, CAUSE_DATABASE};
 
 /// A connection to a controller.
 pub type Client = LabClient<Channel>;
@@ -34,8 +35,10 @@ pub async fn connect(address: &Address) -> Result<Client, Stop> {
 
 /// A controller's refusal as an end of this program.
 pub fn refused(status: Status) -> Stop {
+    let of_database = status.metadata().get(CAUSE).is_some_and(|cause| cause == CAUSE_DATABASE);
     let exit = match status.code() {
-        Code::InvalidArgument => Exit::PlanRefused,
+        _ if of_database => Exit::Store,
+        Code::InvalidArgument | Code::AlreadyExists => Exit::PlanRefused,
         Code::FailedPrecondition | Code::ResourceExhausted => Exit::CapacityShort,
         Code::NotFound => Exit::NotFound,
         Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::conductor::Conductor;
-use crate::decision::{interrupt, interrupt_some_time};
+use crate::decision::interrupt;
 use crate::hub::Hub;
 use crate::performance::{Row, row};
 use crate::queue::Queue;
@@ -114,7 +114,7 @@ impl Left {
         let left = Self { id: RunId("0190-run".into()), store, _folder: folder };
         let plan = plan();
         let schedule = schedule(&plan);
-        left.store.queue_run(&left.id, &plan, "me", 1).await.expect("queues");
+        left.store.queue_run(&left.id, &plan, "me", 1, None).await.expect("queues");
         left.store.put_schedule(&left.id, &plan, &schedule).await.expect("stores");
         let mut run = Performance::new(left.id.clone(), plan, schedule).run;
         for event in events {
@@ -411,7 +411,13 @@ async fn a_run_whose_store_failed_has_its_end_when_the_store_is_back() {
     let url = format!("sqlite:{}", path.display());
     let other = sqlx::SqlitePool::connect(&url).await.expect("opens");
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.expect("locks");
-    let ending = tokio::spawn(interrupt_some_time(left.store.clone(), left.id.clone()));
+    let error = left.store.conducts(&left.id, &moment()).await.expect_err("it is locked");
+    assert!(error.may_pass(), "{error}");
+    let (hub, heard) = Hub::new(Patience::default());
+    let (store, id) = (left.store.clone(), left.id.clone());
+    let ending = tokio::spawn(async move {
+        Conductor::new(store, hub, Queue::default(), heard).settle(&id, &error).await;
+    });
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!ending.is_finished());
     drop(lock);
@@ -424,7 +430,7 @@ async fn a_run_that_cannot_be_rebuilt_is_interrupted_and_holds_nothing_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(Path::new(&folder.path().join("x.db"))).await.expect("opens");
     let left = Left { id: RunId("0190-run".into()), store, _folder: folder };
-    left.store.queue_run(&left.id, &plan(), "me", 1).await.expect("queues");
+    left.store.queue_run(&left.id, &plan(), "me", 1, None).await.expect("queues");
     left.store.append_event(&left.id, 1, &RunEvent::Begin, Phase::Preparing, None).await.expect("appends");
     let record = left.ends(|_| std::future::pending()).await;
     assert_eq!(record.outcome, Some(Outcome::Interrupted), "it has no schedule");

@@ -4,7 +4,7 @@ use crate::conductor::Conductor;
 use crate::decision::interrupt;
 use crate::hub::Hub;
 use crate::patience::Patience;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueLimits};
 use crate::rpc::{AgentsService, LabService};
 use crate::store::{Store, StoreError};
 use std::net::SocketAddr;
@@ -33,6 +33,8 @@ pub struct ControllerConfig {
     pub db: PathBuf,
     /// How long agents may be silent.
     pub patience: Patience,
+    /// How many runs may wait.
+    pub queue: QueueLimits,
     /// The version to tell agents.
     pub version: String,
 }
@@ -107,7 +109,7 @@ pub async fn serve(
     };
     let unix = config.unix.as_ref().map(listen_on_socket).transpose()?;
     let (hub, heard) = Hub::new(config.patience);
-    let queue = Queue::default();
+    let queue = Queue::new(config.queue);
     let conductor = Conductor::new(store.clone(), hub.clone(), queue.clone(), heard);
     conductor.take_up().await?;
     let watching = tokio::spawn(hub.clone().watch_over());

@@ -1,14 +1,21 @@
 //! Conducts one run after the other. It awaits what happens, lets the run's state machine decide,
-//! stores the event, and then does what is to be done: it decides nothing itself.
+//! stores the event, and then does what is to be done: it decides nothing itself. Where the store
+//! refuses, `settling` sees to it that the run has an end all the same.
+
+mod progress;
+mod settling;
 
 use crate::adoption::{Adopted, CONDUCTED, away, moment, rebuild, time_to_come_back};
 use crate::clock::{boottime_nanos, now_micros};
-use crate::decision::{decide, interrupt_some_time};
+use crate::decision::decide;
 use crate::gathering::Gathering;
 use crate::hub::{Heard, Hub};
+use crate::line::Waiting;
 use crate::performance::{Performance, Row, row};
 use crate::queue::Queue;
-use crate::store::{Store, StoreError};
+use crate::stop::Stop;
+use crate::store::{Store, StoreError, WaitingRuns};
+use settling::Next;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -26,6 +33,10 @@ const EPOCH: u32 = 1;
 const FLUSH: Duration = Duration::from_millis(200);
 /// How long agents may take to read their hosts' facts.
 const SURVEY: Duration = Duration::from_secs(3);
+/// Between two attempts: to store what became of a run, to place one while agents come back.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Samples that wait for a store that does not take them, before the run is given up for it.
+const MOST_SAMPLES: usize = 20_000;
 /// From the word to the deed: long enough for every agent to have the word in time.
 const LEAD_NANOS: u64 = 50_000_000;
 
@@ -35,12 +46,13 @@ pub struct Conductor {
     hub: Hub,
     queue: Queue,
     heard: mpsc::Receiver<Heard>,
+    begun: Instant,
 }
 
 impl Conductor {
     /// A conductor of the runs in this queue.
     pub fn new(store: Store, hub: Hub, queue: Queue, heard: mpsc::Receiver<Heard>) -> Self {
-        Self { store, hub, queue, heard }
+        Self { store, hub, queue, heard, begun: Instant::now() }
     }
 
     /// Takes up what an earlier life of the controller left: a run that was under way has the first turn,
@@ -49,18 +61,15 @@ impl Conductor {
     /// # Errors
     /// The store cannot be read.
     pub async fn take_up(&self) -> Result<(), StoreError> {
-        let mut waiting = Vec::new();
-        for id in self.store.unfinished().await? {
-            match self.store.record(&id).await?.phase {
-                Phase::Queued => waiting.push(id),
-                _ => {
-                    self.queue.push(id);
-                }
-            }
-        }
-        for id in waiting {
-            self.queue.push(id);
-        }
+        let WaitingRuns { runs, turns } = self.store.waiting().await?;
+        let waiting: Vec<Waiting> = runs
+            .into_iter()
+            .map(|(run, user, submitted_micros)| Waiting { run, user, submitted_micros })
+            .collect();
+        let queued: BTreeSet<&RunId> = waiting.iter().map(|waiting| &waiting.run).collect();
+        let unfinished = self.store.unfinished().await?;
+        self.queue.take_up(unfinished.into_iter().filter(|run| !queued.contains(run)).collect());
+        self.queue.put_back(waiting, &turns);
         Ok(())
     }
 
@@ -75,12 +84,23 @@ impl Conductor {
                 }
             };
             let span = info_span!("run", run = %id);
-            if let Err(error) = self.conduct(&id).instrument(span).await {
+            while let Err(error) = self.conduct(&id).instrument(span.clone()).await {
                 error!(run = %id, %error, "the run could not be conducted to its end");
-                self.tell_end(&id, &Outcome::Failed { why: error.to_string() });
-                tokio::spawn(interrupt_some_time(self.store.clone(), id.clone()));
+                if self.settle(&id, &error).await == Next::Over {
+                    break;
+                }
             }
             self.queue.done(&id);
+        }
+    }
+
+    async fn idle_for(&mut self, time: Duration) {
+        let late = Instant::now() + time;
+        loop {
+            tokio::select! {
+                () = sleep_until(late) => return,
+                Some(heard) = self.heard.recv() => self.idle(heard).await,
+            }
         }
     }
 
@@ -146,19 +166,23 @@ impl Conductor {
             }
         };
         let queue = self.queue.clone();
-        let surveyed = tokio::select! {
-            () = queue.cancelled(id) => false,
-            () = self.survey() => true,
-        };
-        if !surveyed {
-            return self.end_unplaced(id, &RunEvent::Cancel).await;
-        }
-        let inventory = self.hub.inventory();
-        let schedule = match place(&plan, &inventory) {
-            Ok(schedule) => schedule,
-            Err(shortfalls) => {
-                let why = shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-                return self.end_unplaced(id, &RunEvent::Unplaced { why }).await;
+        let (inventory, schedule) = loop {
+            let surveyed = tokio::select! {
+                () = queue.cancelled(id) => false,
+                () = self.survey() => true,
+            };
+            if !surveyed {
+                return self.end_unplaced(id, &RunEvent::Cancel).await;
+            }
+            let inventory = self.hub.inventory();
+            match place(&plan, &inventory) {
+                Ok(schedule) => break (inventory, schedule),
+                // Agents of an earlier life of this controller have as long to come back as any.
+                Err(_) if self.begun.elapsed() < self.hub.patience().lost() => self.idle_for(SETTLE).await,
+                Err(shortfalls) => {
+                    let why = shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+                    return self.end_unplaced(id, &RunEvent::Unplaced { why }).await;
+                }
             }
         };
         self.store.put_hosts(id, &inventory.hosts).await?;
@@ -259,7 +283,8 @@ impl Conductor {
         let mut cancelled = false;
         while performance.run.outcome().is_none() {
             if let Some(event) = events.pop_front() {
-                self.apply(performance, event).await?;
+                let stop = self.stop(performance);
+                stop.unless_in_time(self.apply(performance, event)).await?;
                 continue;
             }
             let timer = performance.timers.iter().map(|(at, _)| *at).min();
@@ -279,14 +304,37 @@ impl Conductor {
                     let now = Instant::now();
                     events.extend(performance.timers.extract_if(.., |(at, _)| *at <= now).map(|(_, event)| event));
                 }
-                _ = conducted.tick() => self.store.conducts(&performance.id, &moment()).await?,
+                _ = conducted.tick() => match self.store.conducts(&performance.id, &moment()).await {
+                    Err(error) if error.may_pass() => warn!(%error, "the moment could not be stored"),
+                    stored => stored?,
+                },
                 _ = flush.tick() => {
-                    self.flush(performance).await?;
+                    let stop = self.stop(performance);
+                    match stop.unless_in_time(self.flush(performance)).await {
+                        // What was heard is kept, and not acknowledged, until there is room.
+                        Err(error) if error.may_pass() && performance.samples.len() < MOST_SAMPLES => {
+                            warn!(%error, samples = performance.samples.len(), "samples wait for the store");
+                        }
+                        flushed => flushed?,
+                    }
                     self.tell_progress(performance);
                 }
             }
         }
         self.flush(performance).await
+    }
+
+    /// What stops the trial at hand, for a store that takes long.
+    fn stop(&self, performance: &Performance) -> Stop {
+        let at = performance.run.index().and_then(|index| Some((index, *performance.steps.get(index)?)));
+        let orders = at.map_or_else(Vec::new, |(index, (case, trial))| {
+            let order = |party: &Party| {
+                let (run, order) = (performance.id.to_string(), Some(Order::Release(v1::Release {})));
+                (party.agent.clone(), v1::RunOrder { run, epoch: EPOCH, case, trial, order })
+            };
+            performance.run.parties(index).iter().map(order).collect()
+        });
+        Stop { hub: self.hub.clone(), queue: self.queue.clone(), id: performance.id.clone(), orders }
     }
 
     async fn apply(&mut self, performance: &mut Performance, event: RunEvent) -> Result<(), StoreError> {
@@ -459,49 +507,14 @@ impl Conductor {
 
     /// Stores what was heard and then says so: what is acknowledged survives.
     async fn flush(&self, performance: &mut Performance) -> Result<(), StoreError> {
-        let samples = std::mem::take(&mut performance.samples);
-        let messages = std::mem::take(&mut performance.messages);
-        if !samples.is_empty() || !messages.is_empty() {
-            self.store.put_heard(&samples, &messages).await?;
+        if !performance.samples.is_empty() || !performance.messages.is_empty() {
+            self.store.put_heard(&performance.samples, &performance.messages).await?;
+            performance.samples.clear();
+            performance.messages.clear();
         }
         for (agent, sequence) in std::mem::take(&mut performance.unacknowledged) {
             self.acknowledge(&agent, &performance.id.0, EPOCH, sequence);
         }
         Ok(())
-    }
-
-    fn tell_progress(&self, performance: &Performance) {
-        let Some(index) = performance.run.index() else { return };
-        let Some((case, _)) = performance.steps.get(index) else { return };
-        let Some(schedule) = performance.schedule.cases.get(*case as usize) else { return };
-        let steps = performance.gathering.as_ref().map(Gathering::steps).filter(|(_, all)| *all > 0);
-        let stepping = performance.run.phase() == Phase::Ramping && steps.is_some();
-        let (established, failed) = match &performance.gathering {
-            _ if stepping => (steps.map_or(0, |(done, _)| done), 0),
-            Some(gathering) => gathering.progress(),
-            None => {
-                performance.evidence.last().map_or((0, 0), |evidence| (evidence.held(), evidence.failed()))
-            }
-        };
-        self.queue.tell(
-            &performance.id,
-            RunUpdate {
-                run: performance.id.to_string(),
-                phase: if stepping { "stepping" } else { performance.run.phase().name() }.into(),
-                step: index as u32 + 1,
-                steps: performance.steps.len() as u32,
-                case: performance
-                    .plan
-                    .cases
-                    .get(*case as usize)
-                    .map(|case| case.name.clone())
-                    .unwrap_or_default(),
-                established,
-                target: steps.map_or(schedule.target, |(_, all)| all),
-                failed,
-                outcome: String::new(),
-                why: String::new(),
-            },
-        );
     }
 }

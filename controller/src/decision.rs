@@ -5,14 +5,10 @@ use crate::adoption::rebuild;
 use crate::clock::now_micros;
 use crate::performance::Performance;
 use crate::store::{Store, StoreError};
-use std::time::Duration;
 use tracing::{info, warn};
 use tuplelab_domain::id::RunId;
 use tuplelab_domain::run::{Effect, Outcome, Phase, RunEvent};
 use tuplelab_domain::verdict::{JUDGE_VERSION, judge};
-
-/// How often an end that could not be stored is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// Ends runs that are under way and that nobody will conduct any more as interrupted.
 ///
@@ -25,19 +21,11 @@ pub async fn interrupt(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The same for a run whose store failed: as soon as it can be written again, so that no run is under way
-/// for ever.
-pub(crate) async fn interrupt_some_time(store: Store, id: RunId) {
-    while let Err(error) = interrupt_one(&store, &id).await {
-        if matches!(error, StoreError::NotFound { .. }) {
-            return;
-        }
-        warn!(run = %id, %error, "its end cannot be stored: tried again in 5 s");
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-async fn interrupt_one(store: &Store, id: &RunId) -> Result<(), StoreError> {
+/// The same for one run.
+///
+/// # Errors
+/// The store cannot be read or written.
+pub(crate) async fn interrupt_one(store: &Store, id: &RunId) -> Result<(), StoreError> {
     if matches!(store.record(id).await?.phase, Phase::Queued | Phase::Finished) {
         return Ok(());
     }

@@ -269,3 +269,7 @@ fn ramp_time(target: u64, rates: &[Rate]) -> Duration {
     let per_second = halves.fold(1_000.0, f64::min);
     Duration::from_secs(120) + Duration::from_secs_f64(target as f64 / per_second)
 }
+
+#[cfg(test)]
+#[path = "performance_tests.rs"]
+mod tests;

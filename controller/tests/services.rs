@@ -14,7 +14,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_request, server_reflection_response,
 };
-use tuplelab_controller::{ControllerConfig, ControllerError, Ending, Patience, serve};
+use tuplelab_controller::{ControllerConfig, ControllerError, Ending, Patience, QueueLimits, serve};
 use tuplelab_proto::dial::{Address, dial};
 use tuplelab_proto::v1::{
     FromAgent, GetRunRequest, Hello, ListAgentsRequest, SubmitRequest, agents_client::AgentsClient,
@@ -28,6 +28,7 @@ fn config(folder: &Path) -> ControllerConfig {
         unix: Some(folder.join("lab.sock")),
         db: folder.join("lab.db"),
         patience: Patience::default(),
+        queue: QueueLimits::default(),
         version: "test".into(),
     }
 }
@@ -105,7 +106,8 @@ async fn bad_requests_are_refused_with_a_code_and_words() {
     let served = Served::start().await;
     let mut lab = LabClient::new(served.channel.clone());
     let mut submit = async |plan: &str| {
-        let request = SubmitRequest { plan: plan.into(), submitter: "\u{1b}[31m".into() };
+        let request =
+            SubmitRequest { plan: plan.into(), submitter: "\u{1b}[31m".into(), request: String::new() };
         lab.submit(request).await.expect_err("is refused")
     };
     let refused = submit("[clients]\nhosts = 0\n").await;

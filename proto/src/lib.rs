@@ -26,3 +26,8 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 /// The major version of the exchange between agent and controller: both must have the same.
 pub const PROTOCOL: u32 = 1;
+
+/// The metadata of an error that says whose fault it is, where that is not the caller's.
+pub const CAUSE: &str = "tuplelab-cause";
+/// The value of [`CAUSE`] where the controller's database could not do what it was asked.
+pub const CAUSE_DATABASE: &str = "database";

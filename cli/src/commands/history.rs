@@ -56,7 +56,8 @@ pub async fn kept(source: &Source, controller: Option<Address>) -> Result<Kept, 
     }
 }
 
-fn unusable(error: StoreError) -> Stop {
+/// What keeps a database from being used, as an end of this program.
+pub fn unusable(error: StoreError) -> Stop {
     let exit = match error {
         StoreError::NotFound { .. } | StoreError::Ambiguous { .. } => Exit::NotFound,
         _ => Exit::Store,

@@ -2,6 +2,7 @@
 
 mod check;
 mod claims;
+mod db;
 mod history;
 mod lab;
 mod operate;
@@ -37,6 +38,7 @@ pub async fn perform(cli: Cli) -> Done {
         Command::Watch { run } => operate::watch(run, needed(controller)?).await,
         Command::Cancel { run } => operate::cancel(run, needed(controller)?).await,
         Command::Agents { json } => operate::agents(json, needed(controller)?).await,
+        Command::Db { what } => db::db(what).await,
         Command::Lab(args) => lab::lab(args).await,
         Command::Controller(args) => serve::controller(args).await,
         Command::Agent(args) => serve::agent(args, needed(controller)?).await,

@@ -17,6 +17,11 @@ use tuplelab_proto::v1::{CancelRequest, SubmitRequest, WatchRequest};
 
 const DEMO: &str = include_str!("../../../plans/demo.toml");
 
+/// How often a submission is asked again while its answer is not heard, and how long is waited before it:
+/// a controller that is started again is back by then.
+const SUBMIT_AGAIN: u32 = 20;
+const BETWEEN: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Runs the shipped plan in a lab on this machine.
 pub async fn demo(args: DemoArgs) -> Done {
     let text = with_hold(DEMO, args.hold)?;
@@ -44,7 +49,7 @@ pub async fn run(args: RunArgs, controller: Option<Address>) -> Done {
         ));
     }
     let mut client = connect(&address).await?;
-    let run = submit(&mut client, text).await?;
+    let run = submit(&mut client, text, args.submitter).await?;
     if args.detach {
         say(&format!("next: tuplelab --controller {address} watch {run}"));
         return if args.json { print_json(&serde_json::json!({ "run": run })) } else { print(&run) };
@@ -106,18 +111,40 @@ pub async fn conduct(
     text: &str,
     alive: impl FnMut() -> Result<Option<String>, Stop>,
 ) -> Result<Report, Stop> {
-    let run = submit(client, text.to_owned()).await?;
+    let run = submit(client, text.to_owned(), None).await?;
     follow(client, &run, alive).await?;
     report(client, &run).await
 }
 
-async fn submit(client: &mut Client, plan: String) -> Result<String, Stop> {
-    let reply =
-        client.submit(SubmitRequest { plan, submitter: submitter() }).await.map_err(refused)?.into_inner();
+/// Submits a plan. Where the answer is not heard it is asked again, in the same request's name: the
+/// controller makes one run of it.
+async fn submit(client: &mut Client, plan: String, name: Option<String>) -> Result<String, Stop> {
+    let request = SubmitRequest {
+        plan,
+        submitter: name.unwrap_or_else(submitter),
+        request: uuid::Uuid::now_v7().to_string(),
+    };
+    let mut again = 0;
+    let reply = loop {
+        match client.submit(request.clone()).await {
+            Err(status) if again < SUBMIT_AGAIN && unheard(&status) => {
+                again += 1;
+                tokio::time::sleep(BETWEEN).await;
+            }
+            answered => break answered.map_err(refused)?.into_inner(),
+        }
+    };
     if reply.ahead > 0 {
         say(&format!("run {} waits behind {} others", reply.run, reply.ahead));
     }
     Ok(reply.run)
+}
+
+/// Whether the controller may have done what it was asked, or may yet when it is back.
+fn unheard(status: &tonic::Status) -> bool {
+    let lost =
+        matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled);
+    lost && !status.metadata().contains_key(tuplelab_proto::CAUSE)
 }
 
 /// Who runs this program, as far as it can be known: `user@host`.

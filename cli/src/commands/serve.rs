@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Instrument as _;
 use tuplelab_agent::{AgentConfig, AgentError, SpoolPlace};
-use tuplelab_controller::{ControllerConfig, ControllerError, Ending};
+use tuplelab_controller::{ControllerConfig, ControllerError, Ending, QueueLimits};
 use tuplelab_proto::dial::Address;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -54,6 +54,7 @@ pub async fn controller(args: ControllerArgs) -> Done {
         unix: args.unix,
         db: place::to_write(args.db.as_deref())?,
         patience: args.lease.patience().map_err(|error| Stop::new(Exit::Usage, error.to_string()))?,
+        queue: QueueLimits { all: args.queue_limit, user: args.user_queue_limit },
         version: VERSION.into(),
     };
     let db = config.db.display().to_string();

@@ -1,6 +1,7 @@
 //! What can go wrong between a run and its history, told apart where a caller acts differently.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tuplelab_domain::id::RunId;
 
 /// Why the store did not do what it was asked.
@@ -74,6 +75,46 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// As much as may waits for the database already; it is not asked.
+    #[error("{} is busy: {most} {what} wait for it already; try again in a moment", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// What waits: `submissions`, `reads`.
+        what: &'static str,
+        /// How many of them may.
+        most: usize,
+    },
+    /// A read took so long that it was cut: as long as it lasts the write-ahead log cannot be folded.
+    #[error("a read of {} took longer than {} s and was cut: ask for less, or read a backup (tuplelab db backup)", path.display(), longest.as_secs())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// How long a read may take.
+        longest: Duration,
+    },
+    /// The name of a submission was used for another plan.
+    #[error(
+        "the request id '{request}' was used for another plan already: give each submission an id of its own"
+    )]
+    Reused {
+        /// The client's name for its submission.
+        request: String,
+    },
+    /// A backup does not go over anything.
+    #[error("{} is there already, and a backup goes over nothing: name a file that is not there", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A copy was made that is not what it was made from; it was thrown away.
+    #[error("the copy {} is not the history that it was made from ({why}): nothing was kept of it; try again, and check the disk", path.display())]
+    BadCopy {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What is different.
+        why: String,
+    },
     /// The linked SQLite may corrupt the file.
     #[error(
         "SQLite {found} is linked, which can corrupt a write-ahead log: build with 3.51.3 or later (not 3.52.0), 3.50.7 or 3.44.6"
@@ -118,6 +159,20 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the same call may go well later, when there is room again or the lock is let go.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Full { .. }
+                | Self::Locked { .. }
+                | Self::Busy { .. }
+                | Self::ReadOnly { .. }
+                | Self::TooLong { .. }
+        )
+    }
+}
+
 fn listed(matches: &[RunId]) -> String {
     const SHOWN: usize = 5;
     let names: Vec<&str> = matches.iter().take(SHOWN).map(|run| run.0.as_str()).collect();
@@ -132,6 +187,7 @@ pub(super) enum Fault {
     Decode { table: &'static str, why: String },
     NotFound { name: String },
     Ambiguous { name: String, matches: Vec<RunId> },
+    Reused { request: String },
 }
 
 impl From<sqlx::Error> for Fault {
@@ -152,6 +208,7 @@ impl Fault {
             Self::Decode { table, why } => StoreError::Decode { path, table, why },
             Self::NotFound { name } => StoreError::NotFound { name },
             Self::Ambiguous { name, matches } => StoreError::Ambiguous { name, matches },
+            Self::Reused { request } => StoreError::Reused { request },
             // Whoever waits for the one writing connection waits because somebody holds the lock.
             Self::Sql(sqlx::Error::PoolTimedOut) => StoreError::Locked { path },
             Self::Sql(sqlx::Error::Io(error)) => StoreError::Io { path, why: error.to_string() },
@@ -173,6 +230,7 @@ fn code_of(error: &sqlx::Error) -> Option<u32> {
 fn by_code(code: u32, path: PathBuf, error: sqlx::Error) -> StoreError {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
+    const INTERRUPT: u32 = 9;
     const READONLY: u32 = 8;
     const CORRUPT: u32 = 11;
     const FULL: u32 = 13;
@@ -186,6 +244,7 @@ fn by_code(code: u32, path: PathBuf, error: sqlx::Error) -> StoreError {
     match (code & 0xff, code) {
         (FULL, _) | (_, IOERR_WRITE | IOERR_SHMSIZE) => StoreError::Full { path },
         (BUSY | LOCKED, _) => StoreError::Locked { path },
+        (INTERRUPT, _) => StoreError::TooLong { path, longest: super::LONGEST_READ },
         // The file itself could be read before SQLite was asked: it is the log and its index beside
         // the file that cannot be made.
         (READONLY | CANTOPEN, _) => StoreError::ReadOnly { path },

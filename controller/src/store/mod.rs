@@ -10,9 +10,14 @@
 //! ```
 //! Facts are never changed. Only a run's state and outcome are, and both follow from `run_event`,
 //! which is written in the same transaction. What a call has returned `Ok` for survives power loss.
+//!
+//! Nothing waits without a bound: for a lock 5 s, for the one writer 15 s, in a line of so many
+//! submissions; and no read holds the write-ahead log for longer than 5 s.
 
+mod copy;
 mod error;
 mod evidence;
+mod inspect;
 mod messages;
 mod open;
 mod plans;
@@ -23,14 +28,17 @@ mod tests;
 mod value;
 
 pub use error::StoreError;
+pub use inspect::Inspection;
 pub use messages::{Conducted, MessageRow};
-pub use runs::RunSummary;
+pub use runs::{RunSummary, WaitingRuns};
 pub use samples::SampleRow;
 
 use error::Fault;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tuplelab_domain::evidence::TrialEvidence;
 use tuplelab_domain::id::RunId;
 use tuplelab_domain::plan::Plan;
@@ -39,6 +47,17 @@ use tuplelab_domain::run::{Outcome, Phase, RunEvent};
 use tuplelab_domain::schedule::{Host, Schedule};
 use tuplelab_domain::verdict::Verdict;
 
+/// How long a read may take: the write-ahead log cannot be folded past what a read still looks at.
+const LONGEST_READ: Duration = Duration::from_secs(5);
+/// SQLite's steps (VDBE instructions) between two looks at the clock: some tens of microseconds.
+const STEPS: i32 = 10_000;
+/// Submissions that may wait for the one writer. A run's own writes always may: there is one conductor.
+const MOST_SUBMISSIONS: usize = 64;
+/// What the write-ahead log may grow to, in bytes, before it is folded and cut by force.
+const LONGEST_LOG: u64 = 64 << 20;
+/// Between two such attempts: each may wait for readers.
+const FOLD_AGAIN: Duration = Duration::from_secs(10);
+
 /// An open history; clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -46,6 +65,17 @@ pub struct Store {
     /// `None` where the file was opened for reading only.
     writer: Option<SqlitePool>,
     readers: SqlitePool,
+    limits: Limits,
+    submissions: Arc<Semaphore>,
+    /// When the write-ahead log was last folded by force.
+    folded: Arc<std::sync::Mutex<Option<Instant>>>,
+}
+
+/// What a store allows; tests have smaller ones.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    read: Duration,
+    log: u64,
 }
 
 impl Store {
@@ -67,6 +97,40 @@ impl Store {
         open::for_reading(path).await
     }
 
+    fn new(path: &Path, writer: Option<SqlitePool>, readers: SqlitePool) -> Self {
+        Self {
+            path: path.into(),
+            writer,
+            readers,
+            limits: Limits { read: LONGEST_READ, log: LONGEST_LOG },
+            submissions: Arc::new(Semaphore::new(MOST_SUBMISSIONS)),
+            folded: Arc::default(),
+        }
+    }
+
+    /// Looks at a whole file: its structure, references and schema, and how many rows each table has.
+    /// Changes nothing; a controller may be at work on it.
+    ///
+    /// # Errors
+    /// As `open_read_only`. Damage that does not keep the file from being opened is no error but told
+    /// in [`Inspection::problems`].
+    pub async fn inspect(path: &Path) -> Result<Inspection, StoreError> {
+        let store = Self::open_read_only(path).await?;
+        let found = inspect::file(&store, inspect::Depth::Whole).await;
+        store.close().await;
+        found
+    }
+
+    /// Makes a copy of the history at `to`, whole and by itself, while a controller may be at work on
+    /// it; says what was copied. The copy is read again before it has its name.
+    ///
+    /// # Errors
+    /// `to` is there already or cannot be written; the history cannot be read; the copy is not what it
+    /// was made from. Then nothing is at `to`.
+    pub async fn backup(path: &Path, to: &Path) -> Result<Inspection, StoreError> {
+        copy::backup(path, to).await
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -81,20 +145,43 @@ impl Store {
         }
     }
 
-    /// Stores a run that waits for its turn, and its plan where that is not known yet.
+    /// Stores a run that waits for its turn, and its plan where that is not known yet. A submission
+    /// whose `request` is known (the client's own name for it, of this submitter) is the same one
+    /// again: the run that it made is returned, and nothing is stored.
     ///
     /// # Errors
-    /// The database cannot be written, or has a run of that name.
+    /// The database cannot be written, or has a run of that name; the request was of another plan.
     pub async fn queue_run(
         &self,
         run: &RunId,
         plan: &Plan,
         submitter: &str,
         submitted_micros: i64,
-    ) -> Result<(), StoreError> {
+        request: Option<&str>,
+    ) -> Result<RunId, StoreError> {
+        let in_line = self.submissions.try_acquire().map_err(|_| StoreError::Busy {
+            path: self.path.to_path_buf(),
+            what: "submissions",
+            most: MOST_SUBMISSIONS,
+        })?;
         let mut tx = self.begin().await?;
-        let done = runs::queue(&mut tx, run, plan, submitter, submitted_micros).await;
+        drop(in_line);
+        let done = runs::queue(&mut tx, run, plan, submitter, submitted_micros, request).await;
         self.end(tx, done).await
+    }
+
+    /// The run that a submission of this name made, if there was one.
+    ///
+    /// # Errors
+    /// The database cannot be read; the request was of another plan.
+    pub async fn requested(
+        &self,
+        plan: &Plan,
+        submitter: &str,
+        request: &str,
+    ) -> Result<Option<RunId>, StoreError> {
+        let mut tx = self.look().await?;
+        self.named(runs::requested(&mut tx, plan, submitter, request).await)
     }
 
     /// Stores what happened to a run and where that led it, both or neither. The time of the first
@@ -285,6 +372,24 @@ impl Store {
         self.named(runs::unfinished(&mut tx).await)
     }
 
+    /// The runs that wait for their turn, and who had one.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn waiting(&self) -> Result<WaitingRuns, StoreError> {
+        let mut tx = self.look().await?;
+        self.named(runs::waiting(&mut tx).await)
+    }
+
+    /// Where a run is.
+    ///
+    /// # Errors
+    /// The run is unknown, or the database cannot be read.
+    pub async fn phase(&self, run: &RunId) -> Result<Phase, StoreError> {
+        let mut tx = self.look().await?;
+        self.named(runs::phase(&mut tx, run).await)
+    }
+
     /// What happened to a run, in order, each with its time.
     ///
     /// # Errors
@@ -332,12 +437,52 @@ impl Store {
     ) -> Result<T, StoreError> {
         let value = self.named(done)?;
         self.named(tx.commit().await.map_err(Fault::from))?;
+        self.fold().await;
         Ok(value)
     }
 
-    /// One view of the database for all queries of a call.
+    /// Cuts the write-ahead log where it has grown too long. SQLite folds it into the file by itself,
+    /// but begins it anew only when no reader looks at it, which with many readers may be never.
+    async fn fold(&self) {
+        let log = std::fs::metadata(open::log_of(&self.path)).map_or(0, |log| log.len());
+        let Some(writer) = self.writer.as_ref().filter(|_| log > self.limits.log) else { return };
+        {
+            let mut folded = self.folded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if folded.is_some_and(|folded| folded.elapsed() < FOLD_AGAIN) {
+                return;
+            }
+            *folded = Some(Instant::now());
+        }
+        // Waits for readers as long as for a lock; they are cut by then.
+        let done: Result<(i64, i64, i64), _> =
+            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(writer).await;
+        match done {
+            Ok((0, ..)) => tracing::debug!(log, "the write-ahead log was folded and cut"),
+            Ok(_) => {
+                tracing::warn!(log, "the write-ahead log grows: another process keeps reading the database")
+            }
+            Err(error) => tracing::warn!(log, %error, "the write-ahead log could not be folded"),
+        }
+    }
+
+    /// One view of the database for all queries of a call, for a bounded time.
     async fn look(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.named(self.readers.begin().await.map_err(Fault::from))
+        let mut tx = match self.readers.begin().await {
+            // Nobody's lock keeps a reader out.
+            Err(sqlx::Error::PoolTimedOut) => {
+                return Err(StoreError::Busy {
+                    path: self.path.to_path_buf(),
+                    what: "reads",
+                    most: open::READERS as usize,
+                });
+            }
+            begun => self.named(begun.map_err(Fault::from))?,
+        };
+        let late = Instant::now() + self.limits.read;
+        let mut handle = self.named(tx.lock_handle().await.map_err(Fault::from))?;
+        handle.set_progress_handler(STEPS, move || Instant::now() < late);
+        drop(handle);
+        Ok(tx)
     }
 
     fn named<T>(&self, done: Result<T, Fault>) -> Result<T, StoreError> {

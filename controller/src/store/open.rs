@@ -25,7 +25,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// How long a caller waits for a connection: those before it may each wait for the lock.
 const TURN: Duration = Duration::from_secs(15);
 /// Connections that read at the same time.
-const READERS: u32 = 4;
+pub(super) const READERS: u32 = 4;
 /// What the write-ahead log may keep of the disk once it is folded into the file: a reader that
 /// takes long lets it grow.
 const LOG_BYTES: u32 = 64 << 20;
@@ -63,7 +63,7 @@ pub(super) async fn for_writing(path: &Path) -> Result<Store, StoreError> {
     drop(connection);
 
     let readers = readers().connect_with(options_for_reading(path)).await.map_err(named)?;
-    Ok(Store { path: path.into(), writer: Some(writer), readers })
+    Ok(Store::new(path, Some(writer), readers))
 }
 
 pub(super) async fn for_reading(path: &Path) -> Result<Store, StoreError> {
@@ -90,11 +90,16 @@ async fn read(path: &Path, options: SqliteConnectOptions) -> Result<Store, Store
     let older = |change| Err(StoreError::Older { path: path.to_owned(), change });
     check_schema(path, &mut connection, older).await?;
     drop(connection);
-    Ok(Store { path: path.into(), writer: None, readers })
+    Ok(Store::new(path, None, readers))
+}
+
+/// The write-ahead log of the file.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    beside(path, "-wal")
 }
 
 fn log_is_empty(path: &Path) -> bool {
-    std::fs::metadata(beside(path, "-wal")).map_or(true, |log| log.len() == 0)
+    std::fs::metadata(log_of(path)).map_or(true, |log| log.len() == 0)
 }
 
 /// The file of that name with `end` added to it.
@@ -116,7 +121,7 @@ fn readers() -> SqlitePoolOptions {
     SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(TURN)
 }
 
-fn unreachable_file(path: &Path, error: &io::Error) -> StoreError {
+pub(super) fn unreachable_file(path: &Path, error: &io::Error) -> StoreError {
     let (path, why) = (path.to_owned(), error.to_string());
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => StoreError::ReadOnly { path },
@@ -183,26 +188,20 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
 /// faster, its file is used.
 async fn create(path: &Path) -> Result<(), StoreError> {
     let named = |error: io::Error| unreachable_file(path, &error);
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(directory).map_err(named)?;
+    std::fs::create_dir_all(folder(path)).map_err(named)?;
     let draft = Draft::of(path)?;
     draft.build(path).await?;
-    match std::fs::hard_link(&draft.0, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_header(path)?,
-        linked => linked.map_err(named)?,
+    match draft.publish(path) {
+        Err(StoreError::Exists { .. }) => check_header(path),
+        published => published,
     }
-    // The name must survive power loss as the content does.
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(named)
 }
 
 /// A file of ours that is not a history yet; it goes when this value does.
-struct Draft(PathBuf);
+pub(super) struct Draft(pub(super) PathBuf);
 
 impl Draft {
-    fn of(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
         let draft = beside(path, &format!(".new-{}", uuid::Uuid::now_v7()));
         // Ours alone: SQLite opens what it finds, this does not.
         std::fs::File::create_new(&draft).map_err(|error| unreachable_file(path, &error))?;
@@ -217,6 +216,26 @@ impl Draft {
         migrate(path, &mut connection).await?;
         // The last connection folds the log into the file: it is whole by itself.
         connection.close().await.map_err(named)
+    }
+
+    /// Gives the file its name, if nothing has that name.
+    pub(super) fn publish(&self, path: &Path) -> Result<(), StoreError> {
+        let named = |error: io::Error| unreachable_file(path, &error);
+        match std::fs::hard_link(&self.0, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::Exists { path: path.to_owned() });
+            }
+            linked => linked.map_err(named)?,
+        }
+        // The name must survive power loss as the content does.
+        std::fs::File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(named)
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 

@@ -37,24 +37,57 @@ pub struct RunSummary {
     pub findings: Vec<(Finding, u64)>,
 }
 
+/// Runs that wait, as a queue needs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingRuns {
+    /// Each with who submitted it and when, in microseconds since 1970 (UTC); the earliest first.
+    pub runs: Vec<(RunId, String, i64)>,
+    /// When those who submitted them last had a run that began, in microseconds since 1970 (UTC).
+    pub turns: Vec<(String, i64)>,
+}
+
 pub(super) async fn queue(
     tx: &mut SqliteConnection,
     run: &RunId,
     plan: &Plan,
     submitter: &str,
     at: i64,
-) -> Result<(), Fault> {
+    request: Option<&str>,
+) -> Result<RunId, Fault> {
+    if let Some(request) = request
+        && let Some(known) = requested(tx, plan, submitter, request).await?
+    {
+        return Ok(known);
+    }
     plans::put_plan(tx, plan).await?;
     query!(
-        "INSERT INTO run (id, plan, submitter, submitted_at, state) VALUES (?1, ?2, ?3, ?4, 'queued')",
+        "INSERT INTO run (id, plan, submitter, submitted_at, state, request) VALUES (?1, ?2, ?3, ?4, 'queued', ?5)",
         run.0,
         plan.digest.0,
         submitter,
-        at
+        at,
+        request
     )
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(run.clone())
+}
+
+/// The run that this submission made already.
+pub(super) async fn requested(
+    tx: &mut SqliteConnection,
+    plan: &Plan,
+    submitter: &str,
+    request: &str,
+) -> Result<Option<RunId>, Fault> {
+    let known = query!("SELECT id, plan FROM run WHERE submitter = ?1 AND request = ?2", submitter, request)
+        .fetch_optional(tx)
+        .await?;
+    match known {
+        Some(known) if known.plan == plan.digest.0 => Ok(Some(RunId(known.id))),
+        Some(_) => Err(Fault::Reused { request: request.to_owned() }),
+        None => Ok(None),
+    }
 }
 
 pub(super) async fn append_event(
@@ -185,6 +218,30 @@ pub(super) async fn unfinished(tx: &mut SqliteConnection) -> Result<Vec<RunId>, 
         .fetch_all(tx)
         .await?;
     Ok(runs.into_iter().map(RunId).collect())
+}
+
+pub(super) async fn waiting(tx: &mut SqliteConnection) -> Result<WaitingRuns, Fault> {
+    let runs = query!(
+        "SELECT id, submitter, submitted_at FROM run WHERE state = 'queued' ORDER BY submitted_at, id"
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let turns = query!(
+        r#"SELECT submitter AS "submitter!: String", max(at) AS "at!: i64"
+           FROM run JOIN run_event ON run_event.run = run.id AND seq = 0 AND kind IN ('begin', 'unplaced')
+           WHERE submitter IN (SELECT submitter FROM run WHERE state = 'queued') GROUP BY submitter"#
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(WaitingRuns {
+        runs: runs.into_iter().map(|row| (RunId(row.id), row.submitter, row.submitted_at)).collect(),
+        turns: turns.into_iter().map(|row| (row.submitter, row.at)).collect(),
+    })
+}
+
+pub(super) async fn phase(tx: &mut SqliteConnection, run: &RunId) -> Result<Phase, Fault> {
+    let row = query!("SELECT state FROM run WHERE id = ?1", run.0).fetch_optional(tx).await?;
+    from_word("run", row.ok_or_else(|| Fault::unknown(run))?.state)
 }
 
 pub(super) async fn events(tx: &mut SqliteConnection, run: &RunId) -> Result<Vec<(i64, RunEvent)>, Fault> {

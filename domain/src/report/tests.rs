@@ -97,7 +97,7 @@ fn a_report_has_every_number_of_the_run() {
       "bound_by": "four_tuples",
       "next_bound": "system_files",
       "beyond": {
-        "connect EADDRNOTAVAIL": 4
+        "connect EADDRNOTAVAIL": 8
       },
       "cpu_micros_per_connection": 10000.0,
       "user_bytes_per_connection": 167772.16,
@@ -145,7 +145,7 @@ fn a_report_has_every_number_of_the_run() {
       "bound_by": "four_tuples",
       "next_bound": "system_files",
       "beyond": {
-        "connect EADDRNOTAVAIL": 4
+        "connect EADDRNOTAVAIL": 8
       },
       "cpu_micros_per_connection": 5000.0,
       "user_bytes_per_connection": 83886.08,

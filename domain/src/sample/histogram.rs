@@ -89,6 +89,10 @@ impl Histogram {
     /// The time, in microseconds, within which this share of all were done (0.99: the p99); `None`
     /// where none was counted. The end of its step: never too short, at most a thousandth too long.
     pub fn quantile(&self, share: f64) -> Option<u64> {
+        // A float cannot tell counts above 2^53 apart, and all of them are all.
+        if share >= 1.0 {
+            return self.max();
+        }
         let wanted = ((share.clamp(0.0, 1.0) * self.count() as f64).ceil() as u64).max(1);
         let mut sum = 0u64;
         let step = self.0.iter().find(|(_, count)| {
@@ -225,6 +229,12 @@ mod tests {
         let bounds = recorded(&[0, u64::MAX]);
         assert_eq!(bounds.quantile(0.0), Some(1));
         assert!(bounds.max().is_some_and(|max| (60_000_000..60_060_000).contains(&max)), "{bounds:?}");
+    }
+
+    #[test]
+    fn all_of_more_than_a_float_can_count_end_with_the_longest() {
+        let histogram = Histogram::from_steps(vec![(1, (1 << 53) + 1), (2, 1), (3, 1)]).expect("ascends");
+        assert_eq!((histogram.quantile(1.0), histogram.max()), (Some(3), Some(3)));
     }
 
     #[test]

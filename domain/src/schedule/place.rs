@@ -459,15 +459,17 @@ fn blocks_of(ways: &[Way], counts: &[u64], setup: &Setup, target: u64) -> Vec<Fl
         .collect()
 }
 
-/// How many connectors each client runs at a time: its kernel's processors divided by the workers
-/// that are active on that kernel, and at least one.
+/// How many connectors each client runs at a time: twice its kernel's processors divided by the
+/// workers that are active on that kernel, and at least one. Twice, because a connector whose window is
+/// full waits for the one acceptor: with a client and a server on two processors, two connectors open a
+/// quarter more a second than one, for the same CPU a connection (docs/PERFORMANCE.md).
 fn connectors_of(servers: &[Chosen], clients: &[Chosen]) -> Vec<u64> {
     clients
         .iter()
         .map(|client| {
             let same = |host: &&Chosen| host.facts.boot_id == client.facts.boot_id;
             let workers = servers.iter().filter(same).count() + clients.iter().filter(same).count();
-            (u64::from(client.facts.cpus) / workers.max(1) as u64).max(1)
+            (2 * u64::from(client.facts.cpus) / workers.max(1) as u64).max(1)
         })
         .collect()
 }

@@ -86,18 +86,26 @@ host-1 Server {Somaxconn: "128"}
   lane 0:20 1:20
 host-2 Client {}
   census Client [10.66.2.1] -> [10.66.1.1:7000, 10.66.1.2:7000]
-  connectors 4 window 16 rate Some(500.0) timeout 10000000 beyond true
-  lane #0 10.66.2.1 -> 10.66.1.1:7000: 20000-20004
-  lane #5 10.66.2.1 -> 10.66.1.1:7000: 20005-20009
-  lane #10 10.66.2.1 -> 10.66.1.2:7000: 20000-20004
-  lane #15 10.66.2.1 -> 10.66.1.2:7000: 20005-20009
+  connectors 8 window 8 rate Some(500.0) timeout 10000000 beyond true
+  lane #0 10.66.2.1 -> 10.66.1.1:7000: 20000-20001
+  lane #2 10.66.2.1 -> 10.66.1.1:7000: 20002-20004
+  lane #5 10.66.2.1 -> 10.66.1.1:7000: 20005-20006
+  lane #7 10.66.2.1 -> 10.66.1.1:7000: 20007-20009
+  lane #10 10.66.2.1 -> 10.66.1.2:7000: 20000-20001
+  lane #12 10.66.2.1 -> 10.66.1.2:7000: 20002-20004
+  lane #15 10.66.2.1 -> 10.66.1.2:7000: 20005-20006
+  lane #17 10.66.2.1 -> 10.66.1.2:7000: 20007-20009
 host-3 Client {}
   census Client [10.66.3.1] -> [10.66.1.1:7000, 10.66.1.2:7000]
-  connectors 4 window 16 rate Some(500.0) timeout 10000000 beyond true
-  lane #20 10.66.3.1 -> 10.66.1.1:7000: 20000-20004
-  lane #25 10.66.3.1 -> 10.66.1.1:7000: 20005-20009
-  lane #30 10.66.3.1 -> 10.66.1.2:7000: 20000-20004
-  lane #35 10.66.3.1 -> 10.66.1.2:7000: 20005-20009
+  connectors 8 window 8 rate Some(500.0) timeout 10000000 beyond true
+  lane #20 10.66.3.1 -> 10.66.1.1:7000: 20000-20001
+  lane #22 10.66.3.1 -> 10.66.1.1:7000: 20002-20004
+  lane #25 10.66.3.1 -> 10.66.1.1:7000: 20005-20006
+  lane #27 10.66.3.1 -> 10.66.1.1:7000: 20007-20009
+  lane #30 10.66.3.1 -> 10.66.1.2:7000: 20000-20001
+  lane #32 10.66.3.1 -> 10.66.1.2:7000: 20002-20004
+  lane #35 10.66.3.1 -> 10.66.1.2:7000: 20005-20006
+  lane #37 10.66.3.1 -> 10.66.1.2:7000: 20007-20009
 "#);
 }
 
@@ -117,18 +125,26 @@ host-1 Server {}
   lane 0:16667
 host-2 Client {}
   census Client [10.66.2.1, 10.66.2.2] -> [10.66.1.1:7000]
-  connectors 4 window 64 rate None timeout 10000000 beyond false
-  lane #0 10.66.2.1 -> 10.66.1.1:7000: 6250 of the kernel's choice
-  lane #6250 10.66.2.1 -> 10.66.1.1:7000: 6250 of the kernel's choice
-  lane #12500 10.66.2.2 -> 10.66.1.1:7000: 6250 of the kernel's choice
-  lane #18750 10.66.2.2 -> 10.66.1.1:7000: 6250 of the kernel's choice
+  connectors 8 window 64 rate None timeout 10000000 beyond false
+  lane #0 10.66.2.1 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #3125 10.66.2.1 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #6250 10.66.2.1 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #9375 10.66.2.1 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #12500 10.66.2.2 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #15625 10.66.2.2 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #18750 10.66.2.2 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #21875 10.66.2.2 -> 10.66.1.1:7000: 3125 of the kernel's choice
 host-3 Client {}
   census Client [10.66.3.1, 10.66.3.2] -> [10.66.1.1:7000]
-  connectors 4 window 64 rate None timeout 10000000 beyond false
-  lane #25000 10.66.3.1 -> 10.66.1.1:7000: 6250 of the kernel's choice
-  lane #31250 10.66.3.1 -> 10.66.1.1:7000: 6250 of the kernel's choice
-  lane #37500 10.66.3.2 -> 10.66.1.1:7000: 6250 of the kernel's choice
-  lane #43750 10.66.3.2 -> 10.66.1.1:7000: 6251 of the kernel's choice
+  connectors 8 window 64 rate None timeout 10000000 beyond false
+  lane #25000 10.66.3.1 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #28125 10.66.3.1 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #31250 10.66.3.1 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #34375 10.66.3.1 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #37500 10.66.3.2 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #40625 10.66.3.2 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #43750 10.66.3.2 -> 10.66.1.1:7000: 3125 of the kernel's choice
+  lane #46875 10.66.3.2 -> 10.66.1.1:7000: 3126 of the kernel's choice
 ");
 }
 
@@ -270,8 +286,8 @@ fn a_slow_server_is_asked_for_no_more_than_it_answers_in_time() {
         let schedule = placed(&format!("servers.accept = \"20/s\"\n{rest}"), &three_hosts());
         clients(&schedule.cases[0]).map(|(_, connect)| connect.window).collect::<Vec<_>>()
     };
-    // 20/s x 10 s / 2, for four connectors.
-    assert_eq!(window(""), [25]);
+    // 20/s x 10 s / 2, for eight connectors.
+    assert_eq!(window(""), [12]);
     assert_eq!(window("load.timeout = \"1ms\""), [1]);
 }
 
@@ -285,8 +301,8 @@ fn a_limit_on_files_makes_lanes_smaller_and_is_kept_by_the_worker() {
         Work::Connect(connect) => (assignment.files, connect.lanes.len()),
         Work::Script(_) => (assignment.files, 0),
     });
-    // At least four lanes connect, one for each processor.
-    assert_eq!(lanes.collect::<Vec<_>>(), [(Some(164), 10), (Some(1_064), 4)]);
+    // At least eight lanes connect: two for each processor of the client's share.
+    assert_eq!(lanes.collect::<Vec<_>>(), [(Some(164), 10), (Some(1_064), 8)]);
     let files = case.prediction.margins.iter().filter(|margin| margin.limit == Limit::OpenFiles);
     assert_eq!(files.map(|margin| margin.offered).collect::<Vec<_>>(), [100 * 1_024, 1_000 * 1_024]);
 }

@@ -6,9 +6,11 @@
 mod accepting;
 mod by_hand;
 mod claims;
+mod database;
 mod hosts;
 mod leases;
 mod ports;
+mod queueing;
 mod refusals;
 mod scripts;
 mod shapes;

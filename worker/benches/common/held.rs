@@ -1,4 +1,4 @@
-//! Connections held: the engine and its variants, the bare loop, and where asked for a peer of another
+//! Connections held: the engine and its variants, the bare loop, and where asked for peers of another
 //! kind, in turn, in one run.
 
 use super::lab::{PORTS, assignments, own_namespace, work};
@@ -18,10 +18,21 @@ struct Figures {
     slab_bytes: f64,
 }
 
+/// Another kind of program, which a bench knows how to start.
+pub struct Peer {
+    /// The argument of the bench that asks for it.
+    pub flag: &'static str,
+    pub name: &'static str,
+    /// The first argument of its processes: the server's, the client's.
+    pub kinds: [&'static str; 2],
+    /// Each process has one descriptor table only.
+    pub one_table: bool,
+}
+
 /// A row of the table: which program, and what of its work is other than the schedule says.
 struct Row {
     name: String,
-    kind: &'static str,
+    kinds: [&'static str; 2],
     connectors: Option<u32>,
     window: Option<u32>,
     /// Each process has one descriptor table only.
@@ -29,8 +40,8 @@ struct Row {
 }
 
 impl Row {
-    fn of(name: &str, kind: &'static str) -> Self {
-        Self { name: name.to_owned(), kind, connectors: None, window: None, one_table: false }
+    fn of(name: &str, kinds: [&'static str; 2]) -> Self {
+        Self { name: name.to_owned(), kinds, connectors: None, window: None, one_table: false }
     }
 
     /// The pairs of server and client that share the load.
@@ -59,8 +70,8 @@ impl Row {
     fn trial(&self, count: u64) -> Figures {
         let (mut servers, mut clients) = (Vec::new(), Vec::new());
         for (serve, connect) in self.works(count) {
-            servers.push(Process::start(self.kind, serve));
-            clients.push(Process::start(self.kind, connect));
+            servers.push(Process::start(self.kinds[0], serve));
+            clients.push(Process::start(self.kinds[1], connect));
         }
         let before = slab();
         servers.iter_mut().chain(&mut clients).for_each(Process::go);
@@ -88,9 +99,9 @@ impl Row {
     }
 }
 
-/// The bench. `peer` is the flag that asks for another kind of program, and how that is started.
-pub fn main(peer: Option<(&str, &'static str)>) {
-    let bare_flags: Vec<&str> = peer.iter().map(|(flag, _)| *flag).collect();
+/// The bench, with those peers that its arguments ask for.
+pub fn main(peers: &[Peer]) {
+    let bare_flags: Vec<&str> = peers.iter().map(|peer| peer.flag).collect();
     let args = Args::parse(&["--trials", "--connectors", "--window"], &bare_flags);
     let trials = args.number("--trials", 3) as usize;
     let or_default = |list: Vec<u64>| -> Vec<Option<u32>> {
@@ -101,14 +112,15 @@ pub fn main(peer: Option<(&str, &'static str)>) {
         for window in or_default(args.list("--window")) {
             let words = connectors.map(|n| format!(" c={n}")).into_iter();
             let words: String = words.chain(window.map(|n| format!(" w={n}"))).collect();
-            rows.push(Row { connectors, window, ..Row::of(&format!("engine{words}"), "--engine") });
+            rows.push(Row { connectors, window, ..Row::of(&format!("engine{words}"), ["--engine"; 2]) });
         }
     }
     let bare = rows.len();
-    rows.push(Row { window: rows[0].window, ..Row::of("bare", "--bare") });
-    if let Some((_, kind)) = peer.filter(|(flag, _)| args.has(flag)) {
-        let name = kind.trim_start_matches('-');
-        rows.push(Row { one_table: true, ..Row::of(name, kind) });
+    let (connectors, window) = (rows[0].connectors, rows[0].window);
+    rows.push(Row { connectors, window, ..Row::of("bare", ["--bare"; 2]) });
+    for peer in peers.iter().filter(|peer| args.has(peer.flag)) {
+        let one_table = peer.one_table;
+        rows.push(Row { connectors, window, one_table, ..Row::of(peer.name, peer.kinds) });
     }
 
     own_namespace();

@@ -20,7 +20,7 @@ pub fn is_process() -> bool {
             true
         }
         Some("--bare") => {
-            bare::main();
+            bare::main(&bare::PLAIN);
             true
         }
         _ => false,

@@ -44,7 +44,7 @@ async fn under_a_limit_on_file_sizes() {
     let place = Place::new();
     let store = place.store().await;
     let id = run("r");
-    store.queue_run(&id, &plan(), "me", 1).await.expect("queues");
+    store.queue_run(&id, &plan(), "me", 1, None).await.expect("queues");
     let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("reads the limit");
     // Less than the log may grow to before it is folded into the file, and no whole page.
     setrlimit(Resource::RLIMIT_FSIZE, 300_000, hard).expect("sets the limit");
@@ -84,7 +84,7 @@ async fn two_processes_write_one_history_without_a_refusal() {
             let store = store.clone();
             writers.push(tokio::spawn(async move {
                 let id = run(&format!("{name}-{task}"));
-                store.queue_run(&id, &plan(), "me", task).await.expect("queues");
+                store.queue_run(&id, &plan(), "me", task, None).await.expect("queues");
                 for sequence in 0..20 {
                     store.put_samples(&[sample(&id, sequence)]).await.expect("puts");
                     store

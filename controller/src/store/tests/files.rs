@@ -187,7 +187,7 @@ async fn a_reader_writes_nothing() {
     place.store().await.close().await;
     let store = Store::open_read_only(&file).await.expect("opens");
     let refused =
-        untouched(&file, store.queue_run(&run("r"), &plan(), "me", 1)).await.expect_err("read only");
+        untouched(&file, store.queue_run(&run("r"), &plan(), "me", 1, None)).await.expect_err("read only");
     assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");
     assert!(sqlx::query("DELETE FROM run").execute(&store.readers).await.is_err());
     assert_eq!(store.list_runs(1).await.expect("lists"), []);
@@ -198,6 +198,6 @@ async fn a_reader_sees_what_a_controller_has_not_yet_folded_into_the_file() {
     let place = Place::new();
     let controller = place.store().await;
     let reader = Store::open_read_only(&place.file()).await.expect("opens beside it");
-    controller.queue_run(&run("r"), &plan(), "me", 1).await.expect("queues");
+    controller.queue_run(&run("r"), &plan(), "me", 1, None).await.expect("queues");
     assert_eq!(reader.find_run("last").await.expect("finds"), run("r"));
 }

@@ -1,5 +1,7 @@
 //! On real files in temporary directories, with the real migrations.
 
+mod backups;
+mod bounds;
 mod faults;
 mod files;
 mod records;

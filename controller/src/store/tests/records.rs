@@ -34,7 +34,7 @@ async fn a_record_comes_back_as_it_was_put() {
     let verdicts =
         vec![verdict("b", Finding::Held), verdict("a", Finding::Missed), verdict("C3", Finding::Missed)];
 
-    store.queue_run(&id, &plan, "me@here", 1_000).await.expect("queues");
+    store.queue_run(&id, &plan, "me@here", 1_000, None).await.expect("queues");
     let queued = store.record(&id).await.expect("reads");
     assert_eq!((queued.phase, queued.schedule, queued.hosts), (Phase::Queued, None, vec![]));
 
@@ -98,7 +98,7 @@ async fn a_trial_that_is_put_again_replaces_the_first() {
     let unknown = store.put_trial(&id, &first, true).await.expect_err("no such run");
     assert!(matches!(unknown, StoreError::NotFound { .. }), "{unknown}");
 
-    store.queue_run(&id, &plan, "me", 1).await.expect("queues");
+    store.queue_run(&id, &plan, "me", 1, None).await.expect("queues");
     store.put_schedule(&id, &plan, &schedule).await.expect("puts the schedule");
     store.put_trial(&id, &first, false).await.expect("puts");
     let second = trial(
@@ -141,7 +141,7 @@ async fn a_run_is_found_by_last_by_a_start_and_by_an_end() {
     assert!(matches!(store.find_run("last").await, Err(StoreError::NotFound { .. })));
     // The last to be submitted is not the last by name.
     for (id, at) in [("0190-aa-1", 1), ("0190-ab-1", 3), ("0190-ac-2", 2), ("0190", 0)] {
-        store.queue_run(&run(id), &plan(), "me", at).await.expect("queues");
+        store.queue_run(&run(id), &plan(), "me", at, None).await.expect("queues");
     }
     for (asked, found) in
         [("last", "0190-ab-1"), ("0190-ac", "0190-ac-2"), ("c-2", "0190-ac-2"), ("0190", "0190")]
@@ -163,7 +163,7 @@ async fn a_run_without_an_outcome_is_unfinished() {
     let place = Place::new();
     let store = place.store().await;
     for (id, at) in [("late", 2), ("early", 1), ("over", 0)] {
-        store.queue_run(&run(id), &plan(), "me", at).await.expect("queues");
+        store.queue_run(&run(id), &plan(), "me", at, None).await.expect("queues");
     }
     let done = Some(&Outcome::Completed);
     store.append_event(&run("late"), 5, &RunEvent::Begin, Phase::Preparing, None).await.expect("appends");
@@ -178,7 +178,7 @@ async fn an_event_and_its_state_are_stored_both_or_neither() {
     let place = Place::new();
     let store = place.store().await;
     let id = run("r");
-    store.queue_run(&id, &plan(), "me", 1).await.expect("queues");
+    store.queue_run(&id, &plan(), "me", 1, None).await.expect("queues");
     // A run that is over without an outcome: the schema refuses it.
     let broken = store.append_event(&id, 2, &RunEvent::Cancel, Phase::Finished, None).await;
     assert!(matches!(broken, Err(StoreError::Sql { .. })), "{broken:?}");
@@ -186,7 +186,7 @@ async fn an_event_and_its_state_are_stored_both_or_neither() {
     assert_eq!(store.record(&id).await.expect("reads").phase, Phase::Queued);
     let stranger = store.append_event(&run("x"), 2, &RunEvent::Begin, Phase::Preparing, None).await;
     assert!(matches!(stranger, Err(StoreError::NotFound { .. })), "{stranger:?}");
-    assert!(store.queue_run(&id, &plan(), "me", 2).await.is_err(), "a second run of that name");
+    assert!(store.queue_run(&id, &plan(), "me", 2, None).await.is_err(), "a second run of that name");
     store.append_event(&id, 3, &RunEvent::Begin, Phase::Preparing, None).await.expect("appends");
 }
 
@@ -195,7 +195,7 @@ async fn a_row_that_cannot_be_read_is_named() {
     let place = Place::new();
     let store = place.store().await;
     let id = run("r");
-    store.queue_run(&id, &plan(), "me", 1).await.expect("queues");
+    store.queue_run(&id, &plan(), "me", 1, None).await.expect("queues");
     let writer = store.writer.as_ref().expect("writes");
     sqlx::query("INSERT INTO run_event (run, seq, at, body) VALUES ('r', 0, 1, '{\"event\":\"landed\"}')")
         .execute(writer)
@@ -213,7 +213,7 @@ async fn what_agents_said_is_stored_once_and_late_words_are_kept_apart() {
     let place = Place::new();
     let store = place.store().await;
     let (id, plan) = (run("0190-aaaa"), plan());
-    store.queue_run(&id, &plan, "me@here", 1_000).await.expect("queues");
+    store.queue_run(&id, &plan, "me@here", 1_000, None).await.expect("queues");
     let sample = |sequence| SampleRow { sequence, ..sample(&id, sequence) };
     let message = |sequence, late| MessageRow {
         run: id.clone(),
@@ -249,7 +249,7 @@ async fn the_moment_at_which_a_run_was_last_conducted_is_the_last_that_was_store
     let place = Place::new();
     let store = place.store().await;
     let (id, plan) = (run("0190-aaaa"), plan());
-    store.queue_run(&id, &plan, "me@here", 1_000).await.expect("queues");
+    store.queue_run(&id, &plan, "me@here", 1_000, None).await.expect("queues");
     assert_eq!(store.conducted(&id).await.expect("reads"), None);
     let moment = |n: u64| Conducted { at_micros: n as i64, clock: "boot".into(), clock_nanos: u64::MAX - n };
     for n in [5, 9] {

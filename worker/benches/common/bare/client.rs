@@ -1,12 +1,11 @@
-//! The bare client: one lane opens at a time, as fast as it goes or when each connect is due; all lanes
+//! The bare client: as many lanes as ordered open at a time, as fast as it goes or when each connect is due; all lanes
 //! replace at a time.
 
-use super::{END, LEN, Relaxed, Stages, Tally, add, figures, now, own_table, pss, reset, say, sockaddr};
-use crate::common::TOKEN;
+use super::{END, LEN, Relaxed, Stages, Tally, add, figures, now, own_table, pss, reset, say};
+use super::{OpenAll, sockaddr, socket, token};
 use crate::common::lab::PORTS;
 use nix::libc;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tuplelab_domain::sample::{Counters, Sample};
@@ -38,23 +37,18 @@ impl Pace {
 
 /// A connect begun, and its token sent.
 fn open(block: &FlowBlock, port: u16, flow: u64) -> i32 {
-    let (from, to) = (sockaddr(SocketAddr::new(block.source, port)), sockaddr(block.destination));
-    let mut token = [0u8; 16];
-    token[..8].copy_from_slice(&TOKEN.to_be_bytes());
-    token[8..].copy_from_slice(&flow.to_be_bytes());
-    let one = 1i32;
+    let to = sockaddr(block.destination);
+    let token = token(flow);
+    let fd = socket(block, port, libc::SOCK_NONBLOCK);
     // SAFETY: plain calls on a socket of our own, addresses and buffers of their true length.
     unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const one).cast(), 4);
-        assert_eq!(libc::bind(fd, (&raw const from).cast(), LEN), 0);
         libc::connect(fd, (&raw const to).cast(), LEN);
         while libc::send(fd, token.as_ptr().cast(), 16, libc::MSG_NOSIGNAL) != 16 {
             let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
             libc::poll(&raw mut poll, 1, 1000);
         }
-        fd
     }
+    fd
 }
 
 fn is_answered(fd: i32) -> bool {
@@ -69,7 +63,7 @@ fn wait_for_answer(fd: i32, millis: i32) {
     unsafe { libc::poll(&raw mut poll, 1, millis) };
 }
 
-pub fn connect(connect: &Connect, mut orders: impl Iterator<Item = WorkerOrder>) {
+pub fn connect(connect: &Connect, open_all: OpenAll, mut orders: impl Iterator<Item = WorkerOrder>) {
     let (stages, tally, go) = (&Stages::new(), &Tally::default(), &AtomicU64::new(0));
     let moved = &AtomicU64::new(0);
     let total = connect.flows();
@@ -80,8 +74,8 @@ pub fn connect(connect: &Connect, mut orders: impl Iterator<Item = WorkerOrder>)
                 own_table();
                 let flows: usize = lane.blocks.iter().map(|block| block.ports.count() as usize).sum();
                 let mut held: VecDeque<i32> = VecDeque::with_capacity(flows);
-                // The first turn is the word to go.
-                stages.wait(index + 1);
+                // The first turn is the word to go; then as many open at a time as the order says.
+                stages.wait((index + 2).saturating_sub(connect.connectors as usize).max(1));
                 open_all(connect, &lane.blocks, go.load(Relaxed), tally, &mut held);
                 stages.pass();
                 stages.wait(lanes + 2);
@@ -142,7 +136,7 @@ fn sample_until(stages: &Stages, stage: usize, go: u64, tally: &Tally) {
     }
 }
 
-fn open_all(connect: &Connect, blocks: &[FlowBlock], go: u64, tally: &Tally, held: &mut VecDeque<i32>) {
+pub fn open_all(connect: &Connect, blocks: &[FlowBlock], go: u64, tally: &Tally, held: &mut VecDeque<i32>) {
     let window = connect.window as usize;
     let pace = connect.rate.map(|rate| Pace { since: go, interval: 1e9 / rate });
     let mut open_ones: VecDeque<i32> = VecDeque::with_capacity(window);

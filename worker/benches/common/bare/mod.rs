@@ -3,21 +3,38 @@
 //! It knows one listener, explicit ports, IPv4, RST. With a rate it sleeps until each connect is due;
 //! with churn it replaces the oldest connection whenever one is due, and never leaves one out.
 
-mod client;
-mod server;
+pub mod client;
+pub mod server;
 
+use super::TOKEN;
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+pub use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 use tuplelab_domain::sample::{Counters, Plateau};
-use tuplelab_domain::schedule::{Work, WorkerOrder, WorkerReport};
+use tuplelab_domain::schedule::{Connect, FlowBlock, Work, WorkerOrder, WorkerReport};
 
-const LEN: u32 = size_of::<libc::sockaddr_in>() as u32;
+pub const LEN: u32 = size_of::<libc::sockaddr_in>() as u32;
 
-pub fn main() {
+/// Opens all flows of a lane and holds them, the word to go being at that time.
+pub type OpenAll = fn(&Connect, &[FlowBlock], u64, &Tally, &mut VecDeque<i32>);
+/// Accepts and answers a lane's quota, then calls the last with what it holds, and closes it.
+pub type AcceptAll = fn(i32, usize, &Stages, &Tally, &dyn Fn(&[i32]));
+
+/// How lanes do their work.
+pub struct Lanes {
+    pub open_all: OpenAll,
+    pub accept_all: AcceptAll,
+}
+
+/// With nothing but plain calls.
+pub const PLAIN: Lanes = Lanes { open_all: client::open_all, accept_all: server::accept_all };
+
+pub fn main(lanes: &Lanes) {
     // SAFETY: plain calls. As the engine, it uses the hard limit and steps back behind others.
     unsafe {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -30,8 +47,8 @@ pub fn main() {
         std::io::stdin().lines().map(|line| serde_json::from_str::<WorkerOrder>(&line.unwrap()).unwrap());
     let Some(WorkerOrder::Prepare { work, .. }) = lines.next() else { panic!("prepare first") };
     match work {
-        Work::Serve(serve) => server::serve(&serve, lines),
-        Work::Connect(connect) => client::connect(&connect, lines),
+        Work::Serve(serve) => server::serve(&serve, lanes.accept_all, lines),
+        Work::Connect(connect) => client::connect(&connect, lanes.open_all, lines),
         Work::Script(_) => panic!("the bare loop bears load"),
     }
 }
@@ -79,7 +96,7 @@ pub fn pss() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-fn sockaddr(address: SocketAddr) -> libc::sockaddr_in {
+pub fn sockaddr(address: SocketAddr) -> libc::sockaddr_in {
     let SocketAddr::V4(address) = address else { panic!("IPv4 only") };
     let address: SocketAddrV4 = address;
     libc::sockaddr_in {
@@ -90,8 +107,29 @@ fn sockaddr(address: SocketAddr) -> libc::sockaddr_in {
     }
 }
 
+/// What a flow sends, and hears back.
+pub fn token(flow: u64) -> [u8; 16] {
+    let mut token = [0u8; 16];
+    token[..8].copy_from_slice(&TOKEN.to_be_bytes());
+    token[8..].copy_from_slice(&flow.to_be_bytes());
+    token
+}
+
+/// A socket bound to that port of the block's source.
+pub fn socket(block: &FlowBlock, port: u16, flags: i32) -> i32 {
+    let from = sockaddr(SocketAddr::new(block.source, port));
+    let one = 1i32;
+    // SAFETY: plain calls on a socket of our own, an address and an option of their true length.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | flags, 0);
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const one).cast(), 4);
+        assert_eq!(libc::bind(fd, (&raw const from).cast(), LEN), 0);
+        fd
+    }
+}
+
 /// A stage that all threads of a process go through; each waits for the one that it is to act in.
-struct Stages {
+pub struct Stages {
     stage: Mutex<usize>,
     changed: Condvar,
     resting: AtomicBool,
@@ -123,15 +161,15 @@ impl Stages {
         *self.stage.lock().unwrap() = END;
         self.changed.notify_all();
     }
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         *self.stage.lock().unwrap() == END
     }
 }
 
 #[derive(Default)]
-struct Tally {
-    attempted: AtomicU64,
-    established: AtomicU64,
+pub struct Tally {
+    pub attempted: AtomicU64,
+    pub established: AtomicU64,
     late: AtomicU64,
     closed: AtomicU64,
     churned: AtomicU64,
@@ -150,7 +188,7 @@ impl Tally {
     }
 }
 
-fn add(counter: &AtomicU64) {
+pub fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
 

@@ -1,6 +1,8 @@
 //! The bare server: one lane accepts at a time; under watch all of them, wherever there is room.
 
-use super::{END, LEN, Relaxed, Stages, Tally, add, figures, linger, own_table, pss, say, sockaddr};
+use super::{
+    AcceptAll, END, LEN, Relaxed, Stages, Tally, add, figures, linger, own_table, pss, say, sockaddr,
+};
 use nix::libc;
 use std::time::Duration;
 use tuplelab_domain::schedule::{Serve, WorkerOrder, WorkerReport};
@@ -36,7 +38,26 @@ fn greet(pending: &mut Vec<i32>, mut answered: impl FnMut(i32)) {
     });
 }
 
-pub fn serve(serve: &Serve, mut orders: impl Iterator<Item = WorkerOrder>) {
+pub fn accept_all(listener: i32, quota: usize, stages: &Stages, tally: &Tally, hold: &dyn Fn(&[i32])) {
+    let mut held: Vec<i32> = Vec::with_capacity(quota);
+    let mut pending: Vec<i32> = Vec::new();
+    while held.len() < quota && !stages.is_over() {
+        let some = accept(listener, &mut pending, quota - held.len());
+        let before = held.len();
+        greet(&mut pending, |fd| held.push(fd));
+        tally.established.fetch_add((held.len() - before) as u64, Relaxed);
+        if !some && held.len() == before {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+    hold(&held);
+    for fd in held {
+        // SAFETY: closed once, or not at all where it was closed under watch.
+        unsafe { libc::close(fd) };
+    }
+}
+
+pub fn serve(serve: &Serve, accept_all: AcceptAll, mut orders: impl Iterator<Item = WorkerOrder>) {
     let (stages, tally) = (&Stages::new(), &Tally::default());
     // SAFETY: plain calls on a socket of our own.
     let listener = unsafe {
@@ -55,31 +76,18 @@ pub fn serve(serve: &Serve, mut orders: impl Iterator<Item = WorkerOrder>) {
             let quota = quota as usize;
             scope.spawn(move || {
                 own_table();
-                let mut held: Vec<i32> = Vec::with_capacity(quota);
-                let mut pending: Vec<i32> = Vec::new();
                 stages.wait(index);
-                while held.len() < quota && !stages.is_over() {
-                    let some = accept(listener, &mut pending, quota - held.len());
-                    let before = held.len();
-                    greet(&mut pending, |fd| held.push(fd));
-                    tally.established.fetch_add((held.len() - before) as u64, Relaxed);
-                    if !some && held.len() == before {
-                        std::thread::sleep(Duration::from_micros(500));
+                accept_all(listener, quota, stages, tally, &|held| {
+                    stages.pass();
+                    match serve.watch {
+                        Some(spare) => {
+                            // Not before all are full: the others' spare room would keep the last from it.
+                            stages.wait(lanes);
+                            watch(listener, held, quota + spare as usize, stages, tally);
+                        }
+                        None => stages.wait(END),
                     }
-                }
-                stages.pass();
-                match serve.watch {
-                    Some(spare) => {
-                        // Not before all are full: the others' spare room would keep the last from it.
-                        stages.wait(lanes);
-                        watch(listener, &held, quota + spare as usize, stages, tally);
-                    }
-                    None => stages.wait(END),
-                }
-                for fd in held {
-                    // SAFETY: closed once, or not at all where it was closed under watch.
-                    unsafe { libc::close(fd) };
-                }
+                });
             });
         }
         let ready = pss();
