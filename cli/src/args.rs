@@ -364,9 +364,10 @@ pub struct AgentArgs {
     /// A label that plans can ask for; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Addresses or networks to offer for data, comma-separated (default: every address of this host
-    /// that is neither loopback nor link-local).
-    #[arg(long = "address", value_name = "IP|CIDR", value_delimiter = ',')]
+    /// Addresses or networks to offer for data, comma-separated; one with ! before it is left out, as in
+    /// '!172.18.0.0/16' (default: every address of this host that is neither loopback nor link-local, and
+    /// neither --control-address nor Docker's docker_gwbridge, if there is another).
+    #[arg(long = "address", value_name = "IP|CIDR|!CIDR", value_delimiter = ',')]
     pub addresses: Vec<AddressSelector>,
     /// The local address that the control connection leaves from.
     #[arg(long, value_name = "IP")]

@@ -62,6 +62,7 @@ fn host(agent: &str, role: &str, address: [u8; 4]) -> Host {
                 threads: 4_000,
             },
             addresses: vec![IpAddr::from(address)],
+            networks: Vec::new(),
             sysctls: Default::default(),
             bound: Vec::new(),
             conntrack: None,

@@ -64,6 +64,7 @@ pub(crate) fn facts(kernel: &str) -> HostFacts {
             threads: 30_000,
         },
         addresses: Vec::new(),
+        networks: Vec::new(),
         sysctls: [(Sysctl::IpLocalPortRange, "32768\t60999".to_owned())].into(),
         bound: Vec::new(),
         conntrack: None,

@@ -56,17 +56,46 @@ pub enum AddressError {
     Routes(#[from] NetlinkError),
 }
 
+/// The bridge by which Docker gives a swarm's containers the way out; it joins no two of them. Its
+/// name is seen on the machine only: in a container its network is left out by a selector.
+const GATEWAY_BRIDGE: &str = "docker_gwbridge";
+
+/// What a host offers.
+#[derive(Debug)]
+pub struct Offer {
+    /// The addresses, in order.
+    pub addresses: Vec<IpAddr>,
+    /// The networks of its interfaces that hold any of them. A single address is no network: whoever
+    /// has such a one, or one of a local route, is reached by routes.
+    pub networks: Vec<IpNet>,
+}
+
 /// The selected addresses: in the order of the selectors, those of a network in the order of the
-/// interfaces, then those of local routes by value. Without selectors: every address of an interface
-/// that is up, except loopback and link-local ones.
-pub fn offered(selectors: &[AddressSelector]) -> Result<Vec<IpAddr>, AddressError> {
-    let interfaces = interface_addresses()?;
-    let mut chosen = Chosen::default();
-    if selectors.is_empty() {
-        interfaces
-            .iter()
-            .filter(|address| is_global(**address))
-            .for_each(|address| chosen.bindable(*address));
+/// interfaces, then those of local routes by value. Without selectors, or with such only that leave
+/// something out: every address of an interface that is up, except loopback and link-local ones, and,
+/// if the family has others, `control` and that of docker_gwbridge.
+pub fn offered(selectors: &[AddressSelector], control: Option<IpAddr>) -> Result<Offer, AddressError> {
+    let interfaces = interfaces()?;
+    let left_out: Vec<IpNet> = selectors
+        .iter()
+        .filter_map(|selector| match selector {
+            AddressSelector::Except(network) => Some(*network),
+            AddressSelector::Address(_) | AddressSelector::Network(_) => None,
+        })
+        .collect();
+    let mut chosen = Chosen { left_out, ..Chosen::default() };
+    if selectors.len() == chosen.left_out.len() {
+        let global = || {
+            let kept = |a: &&Interface| {
+                is_global(a.address) && !chosen.left_out.iter().any(|net| net.contains(&a.address))
+            };
+            interfaces.iter().filter(kept)
+        };
+        let for_data = |i: &&Interface| i.name != GATEWAY_BRIDGE && Some(i.address) != control;
+        let others = |v4: bool| global().filter(for_data).any(|other| other.address.is_ipv4() == v4);
+        let offered: Vec<IpAddr> =
+            global().filter(|i| for_data(i) || !others(i.address.is_ipv4())).map(|i| i.address).collect();
+        offered.into_iter().for_each(|address| chosen.bindable(address));
     }
     for selector in selectors {
         match selector {
@@ -77,20 +106,35 @@ pub fn offered(selectors: &[AddressSelector]) -> Result<Vec<IpAddr>, AddressErro
             AddressSelector::Network(network) => {
                 interfaces
                     .iter()
-                    .filter(|a| network.contains(*a))
-                    .for_each(|address| chosen.bindable(*address));
+                    .filter(|interface| network.contains(&interface.address))
+                    .for_each(|interface| chosen.bindable(interface.address));
                 any_ip(*network)?.into_iter().for_each(|address| chosen.add(address));
                 if !chosen.order.iter().any(|address| network.contains(address)) {
                     return Err(AddressError::None { selected: format!("lies in {network}") });
                 }
             }
+            AddressSelector::Except(_) => {}
         }
     }
     match chosen.order.len() {
-        0 => Err(AddressError::None { selected: "is neither loopback nor link-local".into() }),
-        1..=MOST => Ok(chosen.order),
+        0 if chosen.left_out.is_empty() => {
+            Err(AddressError::None { selected: "is neither loopback nor link-local".into() })
+        }
+        0 => Err(AddressError::None { selected: "is offered and not left out".into() }),
+        1..=MOST => {
+            let networks = networks(&interfaces, &chosen.order);
+            Ok(Offer { addresses: chosen.order, networks })
+        }
         _ => Err(AddressError::TooMany),
     }
+}
+
+/// The interfaces' networks that hold one of these addresses, once each.
+fn networks(interfaces: &[Interface], addresses: &[IpAddr]) -> Vec<IpNet> {
+    let several = |network: &IpNet| network.prefix_len() < network.max_prefix_len();
+    let holds = |network: &IpNet| addresses.iter().any(|address| network.contains(address));
+    let all: BTreeSet<IpNet> = interfaces.iter().filter_map(|i| i.network).filter(several).collect();
+    all.into_iter().filter(holds).collect()
 }
 
 /// Addresses once each, in the order in which they were first chosen.
@@ -98,11 +142,13 @@ pub fn offered(selectors: &[AddressSelector]) -> Result<Vec<IpAddr>, AddressErro
 struct Chosen {
     order: Vec<IpAddr>,
     seen: BTreeSet<IpAddr>,
+    left_out: Vec<IpNet>,
 }
 
 impl Chosen {
     fn add(&mut self, address: IpAddr) {
-        if self.seen.insert(address) {
+        let left_out = self.left_out.iter().any(|network| network.contains(&address));
+        if !left_out && self.seen.insert(address) {
             self.order.push(address);
         }
     }
@@ -128,10 +174,25 @@ fn any_ip(network: IpNet) -> Result<Vec<IpAddr>, AddressError> {
     Ok(network.hosts().filter(|address| Some(*address) != routers).take(MOST + 1).collect())
 }
 
-fn interface_addresses() -> Result<Vec<IpAddr>, AddressError> {
+/// An address of an interface that is up.
+struct Interface {
+    name: String,
+    address: IpAddr,
+    network: Option<IpNet>,
+}
+
+fn interfaces() -> Result<Vec<Interface>, AddressError> {
     let all = getifaddrs().map_err(AddressError::Interfaces)?;
     let up = all.filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP));
-    Ok(up.filter_map(|interface| address_of(&interface.address?)).collect())
+    Ok(up
+        .filter_map(|interface| {
+            let address = address_of(&interface.address?)?;
+            let mask = interface.netmask.as_ref().and_then(address_of);
+            let network = mask.and_then(|mask| IpNet::with_netmask(address, mask).ok());
+            let network = network.map(|network| network.trunc());
+            Some(Interface { name: interface.interface_name, address, network })
+        })
+        .collect())
 }
 
 fn address_of(address: &SockaddrStorage) -> Option<IpAddr> {
@@ -165,8 +226,8 @@ mod tests {
 
     fn select(selectors: &[&str]) -> Result<Vec<String>, String> {
         let selectors: Vec<_> = selectors.iter().map(|text| text.parse().expect("good")).collect();
-        let found = offered(&selectors).map_err(|error| error.to_string())?;
-        Ok(found.iter().map(ToString::to_string).collect())
+        let found = offered(&selectors, None).map_err(|error| error.to_string())?;
+        Ok(found.addresses.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -213,6 +274,34 @@ mod tests {
         assert_eq!(select(&["10.66.128.0/30"]), strings(&["10.66.128.1", "10.66.128.2"]));
         assert_eq!(select(&["fd67::/126"]), strings(&["fd67::1", "fd67::2", "fd67::3"]));
         assert!(select(&["10.66.128.0/24"]).is_err(), "only a part of it is routed here");
+        assert_eq!(select(&["!10.66.1.0/24"]), strings(&["10.66.2.1", "fd66::1"]));
+        assert_eq!(select(&["10.66.0.0/16", "!10.66.1.2"]), strings(&["10.66.1.1", "10.66.2.1"]));
+        let refusal = select(&["!0.0.0.0/0", "!::/0"]).expect_err("nothing is left");
+        assert!(refusal.contains("not left out"), "{refusal}");
+        let networks = |selectors: &[&str], control: Option<&str>| {
+            let selectors: Vec<_> = selectors.iter().map(|text| text.parse().expect("good")).collect();
+            let offer = offered(&selectors, control.map(|ip| ip.parse().expect("an address"))).expect("some");
+            offer.networks.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(networks(&[], None), ["10.66.1.0/24", "10.66.2.0/24", "fd66::/64"]);
+        assert_eq!(networks(&["10.66.1.1"], None), ["10.66.1.0/24"]);
+        assert_eq!(networks(&["10.66.128.0/30"], None), Vec::<String>::new(), "by routes alone");
+        assert_eq!(networks(&["127.66.41.1"], None), ["127.0.0.0/8"]);
+        assert_eq!(networks(&[], Some("10.66.2.1")), ["10.66.1.0/24", "fd66::/64"]);
+        assert_eq!(networks(&[], Some("fd66::1")), ["10.66.1.0/24", "10.66.2.0/24", "fd66::/64"], "the only");
+    }
+
+    #[test]
+    fn the_gateway_of_a_swarm_and_link_local_addresses_are_not_offered() {
+        let name = "facts::addresses::tests::the_gateway_of_a_swarm_and_link_local_addresses_are_not_offered";
+        let prepare = "ip link add docker_gwbridge type bridge && ip address add 172.18.0.1/16 dev docker_gwbridge \
+            && ip link set docker_gwbridge up && ip link add br1 type bridge && ip link set br1 up \
+            && ip address add 169.254.7.1/16 dev br1 && ip address add 10.66.1.1/24 dev br1";
+        if in_own_namespace(name, prepare) {
+            assert_eq!(select(&[]), Ok(vec!["10.66.1.1".into()]));
+            assert_eq!(select(&["!10.66.1.0/24"]), Ok(vec!["172.18.0.1".into()]), "if there is no other");
+            assert_eq!(select(&["172.18.0.0/16"]), Ok(vec!["172.18.0.1".into()]), "named");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod routes;
 mod selector;
 
 pub use addresses::AddressError;
+use addresses::Offer;
 pub use bound::BoundError;
 pub(crate) use conntrack::active as active_conntrack;
 pub use limits::LimitError;
@@ -16,6 +17,7 @@ pub use selector::{AddressSelector, BadSelector};
 
 use crate::sysctls;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use tuplelab_domain::capacity::facts::HostFacts;
 
@@ -34,9 +36,14 @@ pub enum FactsError {
 }
 
 /// Reads the facts of this host: of the calling thread's network namespace. `offered` names the
-/// addresses for data; none means every global address.
-pub fn host_facts(offered: &[AddressSelector], may_set_sysctls: bool) -> Result<HostFacts, FactsError> {
-    let addresses = addresses::offered(offered)?;
+/// addresses for data; none means every global address but `control`, which the control connection
+/// leaves from.
+pub fn host_facts(
+    offered: &[AddressSelector],
+    control: Option<IpAddr>,
+    may_set_sysctls: bool,
+) -> Result<HostFacts, FactsError> {
+    let Offer { addresses, networks } = addresses::offered(offered, control)?;
     Ok(HostFacts {
         kernel: read("/proc/sys/kernel/osrelease")?,
         boot_id: read("/proc/sys/kernel/random/boot_id")?,
@@ -49,6 +56,7 @@ pub fn host_facts(offered: &[AddressSelector], may_set_sysctls: bool) -> Result<
         // After those: its probe opens a connection, and closes it without a trace in TCP.
         conntrack: conntrack::active(),
         addresses,
+        networks,
         sysctls: sysctls::read(),
         may_set_sysctls,
     })
@@ -74,11 +82,12 @@ mod tests {
     #[test]
     fn this_hosts_facts_are_those_that_its_kernel_shows() {
         let offered = ["127.66.40.1", "127.66.40.2"].map(|text| text.parse().expect("an address"));
-        let facts = host_facts(&offered, true).expect("read");
+        let facts = host_facts(&offered, None, true).expect("read");
         assert_eq!(
             facts.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["127.66.40.1", "127.66.40.2"]
         );
+        assert_eq!(facts.networks, ["127.0.0.0/8".parse().expect("a network")]);
         assert_eq!(facts.boot_id.len(), 36);
         assert!(facts.kernel.contains('.') && facts.network_namespace > 0 && facts.cpus > 0);
         assert!(facts.memory_available > 0 && facts.open_files.per_table > 0 && facts.open_files.threads > 0);

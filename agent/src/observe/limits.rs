@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn the_limits_are_those_that_the_facts_are_made_of() {
         let offered = ["127.66.73.1".parse().expect("an address")];
-        let facts = crate::host_facts(&offered, false).expect("read");
+        let facts = crate::host_facts(&offered, None, false).expect("read");
         let limits = limits();
         for (name, expected) in [
             ("kernel", facts.kernel.clone()),

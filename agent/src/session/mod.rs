@@ -97,7 +97,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// See [`AgentError`]. An unreachable controller is no error: the agent goes on trying.
 pub async fn serve(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
     // An address that the host does not have is said at once, not when the controller answers.
-    host_facts(&config.addresses, config.may_set_sysctls)?;
+    host_facts(&config.addresses, config.control_address, config.may_set_sysctls)?;
     let spool = spool(&config)?;
     let (happenings, happened) = mpsc::channel(64);
     let mut session = Session {
@@ -243,7 +243,9 @@ async fn attach(
 
 async fn facts(config: &Arc<AgentConfig>) -> Result<v1::HostFacts, String> {
     let config = config.clone();
-    let read = tokio::task::spawn_blocking(move || host_facts(&config.addresses, config.may_set_sysctls));
+    let read = tokio::task::spawn_blocking(move || {
+        host_facts(&config.addresses, config.control_address, config.may_set_sysctls)
+    });
     match timeout(FACTS, read).await {
         Ok(Ok(Ok(facts))) => Ok((&facts).into()),
         Ok(Ok(Err(error))) => Err(error.to_string()),

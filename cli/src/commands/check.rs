@@ -59,7 +59,7 @@ pub async fn check(args: CheckArgs, controller: Option<Address>) -> Done {
         .collect();
     if args.json {
         return print_json(&serde_json::json!({
-            "plan": plan.digest, "question": plan.question, "trials": plan.trials, "hosts": hosts, "base": plan.base,
+            "plan": plan.digest, "question": plan.question, "trials": plan.trials, "hosts": hosts, "base": plan.base, "routes": plan.routes,
             "expect": plan.expectations.iter().map(ToString::to_string).collect::<Vec<_>>(), "claims": plan.claims, "cases": cases,
         }));
     }
@@ -70,6 +70,9 @@ fn shown(plan: &Plan, cases: &[CheckedCase], hosts: &str) -> Result<String, Stop
     let base = toml::to_string(&plan.base).map_err(|error| Stop::new(Exit::Failed, error.to_string()))?;
     let mut text = format!("# {}\n# plan {}\n", plain(&plan.question), plan.digest);
     text += &format!("trials = {}\npartial = {}\n\n{base}\n", plan.trials, plan.partial);
+    for route in &plan.routes {
+        text += &format!("[[route]]\n{route}\n\n");
+    }
     for expectation in &plan.expectations {
         text += &format!("[[expect]]\n{expectation}\n\n");
     }
@@ -161,9 +164,11 @@ fn lab_inventory(plan: &Plan) -> Result<Inventory, Stop> {
     };
     let loopback = tuplelab_agent::AddressSelector::Address(std::net::Ipv4Addr::LOCALHOST.into());
     let mut facts =
-        tuplelab_agent::host_facts(&[loopback], true).map_err(|error| failed(error.to_string()))?;
+        tuplelab_agent::host_facts(&[loopback], None, true).map_err(|error| failed(error.to_string()))?;
     facts.sysctls.clear();
     facts.bound.clear();
+    // A lab's hosts all reach each other.
+    facts.networks.clear();
     facts.conntrack = None;
     if let Some(conntrack) = &mut facts.conntrack_available {
         // Each host's agent has one connection there, to its controller.

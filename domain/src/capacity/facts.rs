@@ -3,6 +3,7 @@
 use crate::ports::PortSet;
 use crate::sample::TcpState;
 use crate::sysctl::{Sysctl, Sysctls};
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -24,6 +25,11 @@ pub struct HostFacts {
     pub open_files: OpenFiles,
     /// The addresses that it offers for data, in order.
     pub addresses: Vec<IpAddr>,
+    /// The networks that these addresses lie on. An address that is in none of them is reached by
+    /// routes alone (AnyIP, a /32), or its agent does not say.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub networks: Vec<IpNet>,
     /// The kernel settings as they stand, as the kernel writes them.
     pub sysctls: Sysctls,
     /// TCP sockets that hold a port in its namespace now, those of a run excepted.

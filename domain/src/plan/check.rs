@@ -10,6 +10,7 @@ use super::model::{
     SourcePorts,
 };
 use super::problem::PlanProblem;
+use super::route::routes;
 use super::shapes::{Shapes, are_stages};
 use crate::id::PlanDigest;
 use crate::ports::PortSet;
@@ -49,6 +50,7 @@ pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
     let trials = checker.count("trials", file.head.trials, 1, TRIALS) as u32;
     let claims = checker.value(file.head.claims, Vec::new(), |_| Ok(()));
     let partial = checker.value(file.head.partial, false, |_| Ok(()));
+    let routes = routes(file.head.route, &mut |problem| checker.add(problem));
     let expectations: Vec<Expectation> =
         file.head.expect.into_iter().filter_map(|text| checker.expectation(text)).collect();
     let base = checker.setup(file.base);
@@ -80,6 +82,7 @@ pub fn check(file: PlanFile) -> Result<Plan, Vec<PlanProblem>> {
             expectations,
             claims,
             partial,
+            routes,
         });
     }
     checker.problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.start));

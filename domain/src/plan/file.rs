@@ -11,6 +11,7 @@ use super::depth::too_deep;
 use super::given::Given;
 use super::model::{AnswerIs, Connections, Family, Labels, SourcePorts};
 use super::problem::PlanProblem;
+use super::route::RouteText;
 use super::schema::{Known, known_at};
 use super::stage::Stage;
 use crate::capacity::Limit;
@@ -73,6 +74,9 @@ pub(super) struct Head {
     /// plan being refused (default false).
     #[schemars(with = "Option<bool>")]
     pub(super) partial: Given<bool>,
+    /// Networks that a router joins, where hosts cannot know: client addresses in `from` reach server
+    /// addresses in `to`.
+    pub(super) route: Vec<RouteText>,
     /// Sentences that can be false, one key in each.
     pub(super) expect: Vec<ExpectText>,
 }
@@ -343,24 +347,33 @@ fn wrong_forms(top: &mut DeTable<'_>, problems: &mut Vec<PlanProblem>) {
                 .push(PlanProblem::at(value.span(), format!("'{section}' is a table: write [{section}]")));
         }
     }
-    let Some(expect) = top.remove("expect") else { return };
-    let place = expect.span();
-    let DeValue::Array(items) = expect.into_inner() else {
-        problems.push(PlanProblem::at(place, "'expect' is a list: write [[expect]]"));
+    tables(top, "route", "from = \"10.2.0.0/16\" and to = \"10.1.0.0/16\"", problems);
+    tables(top, "expect", "one sentence that can be false, as in established = \"predicted\"", problems);
+}
+
+/// Takes out of a list, with a problem, what is no table with keys.
+fn tables(top: &mut DeTable<'_>, key: &'static str, holds: &str, problems: &mut Vec<PlanProblem>) {
+    let Some(list) = top.remove(key) else { return };
+    let place = list.span();
+    let DeValue::Array(items) = list.into_inner() else {
+        problems.push(PlanProblem::at(place, format!("'{key}' is a list: write [[{key}]]")));
         return;
     };
     let mut kept = DeArray::new();
     for item in items {
         match item.get_ref() {
             DeValue::Table(table) if table.is_empty() => problems.push(
-                PlanProblem::at(item.span(), "this [[expect]] says nothing")
-                    .remedy("write one sentence that can be false, as in established = \"predicted\""),
+                PlanProblem::at(item.span(), format!("this [[{key}]] says nothing"))
+                    .remedy(format!("write {holds}")),
             ),
             DeValue::Table(_) => kept.push(item),
-            _ => problems.push(PlanProblem::at(item.span(), "an expectation is a table: write [[expect]]")),
+            _ => problems.push(PlanProblem::at(
+                item.span(),
+                format!("an entry of '{key}' is a table: write [[{key}]]"),
+            )),
         }
     }
-    top.insert(Spanned::new(place.clone(), "expect".into()), Spanned::new(place, DeValue::Array(kept)));
+    top.insert(Spanned::new(place.clone(), key.into()), Spanned::new(place, DeValue::Array(kept)));
 }
 
 /// How many values there are at and below this one.

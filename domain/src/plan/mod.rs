@@ -11,6 +11,7 @@ mod file;
 mod given;
 mod model;
 mod problem;
+mod route;
 mod schema;
 mod shapes;
 mod stage;
@@ -28,5 +29,6 @@ pub use model::{
     SourcePorts,
 };
 pub use problem::PlanProblem;
+pub use route::Route;
 pub use schema::plan_schema;
 pub use stage::Stage;

@@ -4,6 +4,7 @@
 use super::accept::Accept;
 use super::activity::Activity;
 use super::close::Close;
+use super::route::Route;
 use super::stage::Stage;
 use crate::capacity::Limit;
 use crate::id::PlanDigest;
@@ -42,6 +43,8 @@ pub struct Plan {
     pub claims: Vec<ClaimId>,
     /// Whether cases that do not fit on the hosts are left out, instead of the plan being refused.
     pub partial: bool,
+    /// Networks that reach each other, beside those that hold both ends.
+    pub routes: Vec<Route>,
 }
 
 /// One point of a plan's sweep: a whole setup.

@@ -288,7 +288,7 @@ fn a_section_of_the_wrong_form_hides_no_other_problem() {
     assert_eq!(whats("case = [1]"), ["a case is a table: write [[case]]"]);
     assert_eq!(
         whats("expect = [1, {}]"),
-        ["an expectation is a table: write [[expect]]", "this [[expect]] says nothing"]
+        ["an entry of 'expect' is a table: write [[expect]]", "this [[expect]] says nothing"]
     );
 }
 
@@ -414,7 +414,11 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
     };
     for (key, below) in properties {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        leaves(below.get("items").filter(|_| key == "expect").unwrap_or(below), &path, found);
+        leaves(
+            below.get("items").filter(|_| key == "expect" || key == "route").unwrap_or(below),
+            &path,
+            found,
+        );
     }
 }
 
@@ -422,11 +426,11 @@ fn leaves(schema: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_of_the_schema_is_read() {
     let mut keys = Vec::new();
     leaves(&plan_schema(), "", &mut keys);
-    assert_eq!(keys.len(), 41, "{keys:?}");
+    assert_eq!(keys.len(), 43, "{keys:?}");
     for key in keys {
-        let text = match key.strip_prefix("expect.") {
-            Some(key) => format!("[[expect]]\n{key} = 1979-05-27"),
-            None => format!("{key} = 1979-05-27"),
+        let text = match key.split_once('.') {
+            Some((list @ ("expect" | "route"), key)) => format!("[[{list}]]\n{key} = 1979-05-27"),
+            _ => format!("{key} = 1979-05-27"),
         };
         let found = read(&text).expect_err(&text);
         assert!(found.iter().all(|problem| !problem.what.contains("unknown")), "{text}: {found:?}");

@@ -2,10 +2,11 @@
 
 use super::assignment::Role;
 use super::inventory::{Host, Inventory};
+use super::reach::take_addresses;
 use super::shortfall::Shortfall;
 use crate::capacity::facts::HostFacts;
 use crate::id::AgentName;
-use crate::plan::{Case, Labels, Setup};
+use crate::plan::{Case, Labels, Route, Setup};
 use crate::sysctl::Sysctls;
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -26,10 +27,11 @@ pub(super) struct Chosen {
 pub(super) fn choose_hosts(
     case: &Case,
     inventory: &Inventory,
+    routes: &[Route],
 ) -> Result<(Vec<Chosen>, Vec<Chosen>), Vec<Shortfall>> {
     let Setup { servers, clients, .. } = &case.setup;
     let mut short = Vec::new();
-    let serving = choose(
+    let mut serving = choose(
         case,
         &Wanted {
             role: Role::Server,
@@ -45,7 +47,7 @@ pub(super) fn choose_hosts(
         &mut short,
     );
     let taken: Vec<AgentName> = serving.iter().map(|host| host.name.clone()).collect();
-    let connecting = choose(
+    let mut connecting = choose(
         case,
         &Wanted {
             role: Role::Client,
@@ -60,7 +62,12 @@ pub(super) fn choose_hosts(
         &taken,
         &mut short,
     );
-    if short.is_empty() { Ok((serving, connecting)) } else { Err(short) }
+    if !short.is_empty() {
+        return Err(short);
+    }
+    let (at_servers, at_clients) = (servers.addresses as usize, clients.addresses as usize);
+    take_addresses(&mut serving, &mut connecting, at_servers, at_clients, routes);
+    Ok((serving, connecting))
 }
 
 /// What a cohort asks of its hosts.
@@ -74,6 +81,7 @@ struct Wanted<'a> {
     files: Option<u64>,
 }
 
+/// The hosts, with every address of the family that they offer.
 fn choose(
     case: &Case,
     wanted: &Wanted<'_>,
@@ -142,14 +150,7 @@ fn choose(
                 true => host.facts.with(sysctls).with_files(files).tracking(),
                 false => host.facts.with(sysctls).with_files(files),
             },
-            addresses: host
-                .facts
-                .addresses
-                .iter()
-                .filter(|a| family.has(a))
-                .take(addresses as usize)
-                .copied()
-                .collect(),
+            addresses: host.facts.addresses.iter().filter(|a| family.has(a)).copied().collect(),
             sysctls: sysctls.clone(),
             conntrack,
             files,

@@ -6,11 +6,15 @@ mod inventory;
 mod place;
 mod placed;
 mod queue;
+mod reach;
+#[cfg(test)]
+mod reach_tests;
 mod share;
 mod shortfall;
 mod stretch;
 #[cfg(test)]
 mod tests;
+mod way;
 
 pub use assignment::*;
 pub use inventory::{Host, Inventory};

@@ -8,12 +8,14 @@ use super::choose::{Chosen, choose_hosts};
 use super::inventory::Inventory;
 use super::placed::{Placed, PlacedStep, steps_on};
 use super::queue::{accepted, answered_in_time, rooms, within};
+use super::reach::apart;
 use super::share::{connect_lanes, proportional, serve_lanes};
 use super::shortfall::Shortfall;
 use super::stretch::{share as share_of, stretches};
+use super::way::{Way, ways_of};
 use crate::capacity::facts::{BoundSocket, HostFacts};
-use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict, usable_ports};
-use crate::plan::{Accept, Case, Connections, Plan, Setup, SourcePorts};
+use crate::capacity::{DESCRIPTORS_KEPT, Limit, Part, Prediction, predict};
+use crate::plan::{Accept, Case, Connections, Plan, Route, Setup, SourcePorts};
 use crate::ports::PortSet;
 use crate::sample::TcpState;
 use crate::units::Rate;
@@ -81,7 +83,7 @@ pub fn place(plan: &Plan, inventory: &Inventory) -> Result<Schedule, Vec<Shortfa
     let mut shortfalls = Vec::new();
     let mut fitting = 0;
     for case in &plan.cases {
-        match place_case(case, inventory) {
+        match place_case(case, inventory, &plan.routes) {
             Ok(placed) => {
                 fitting += 1;
                 cases.push(placed);
@@ -102,16 +104,20 @@ pub fn place(plan: &Plan, inventory: &Inventory) -> Result<Schedule, Vec<Shortfa
     if whole { Ok(Schedule { cases }) } else { Err(shortfalls) }
 }
 
-fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Shortfall>> {
+fn place_case(case: &Case, inventory: &Inventory, routes: &[Route]) -> Result<CaseSchedule, Vec<Shortfall>> {
     let setup = &case.setup;
-    let (servers, mut clients) = choose_hosts(case, inventory)?;
+    let (servers, mut clients) = choose_hosts(case, inventory, routes)?;
     if !setup.steps.is_empty() {
         return place_script(case, &servers, &clients);
+    }
+    let alone = apart(case, &servers, &clients, routes, false);
+    if !alone.is_empty() {
+        return Err(alone);
     }
     let listeners = listeners_of(&servers, setup);
     hold_listeners(&mut clients, &servers, &listeners);
     let endpoints: Vec<SocketAddr> = listeners.iter().flatten().map(|listener| listener.endpoint).collect();
-    let ways = ways_of(&clients, &endpoints, &setup.clients.source_ports);
+    let ways = ways_of(&clients, &servers, &listeners, setup, routes);
     let weights: Vec<u64> = ways.iter().map(|way| u64::from(way.ports.len())).collect();
     let tuples: u64 = weights.iter().sum();
     let accept = setup.servers.accept;
@@ -124,9 +130,15 @@ fn place_case(case: &Case, inventory: &Inventory) -> Result<CaseSchedule, Vec<Sh
         .collect::<Option<Vec<_>>>()
         .map(|rooms| rooms.concat());
     let room = rooms.as_ref().map(|rooms| rooms.iter().sum());
-    let parts = parts_of(&servers, &clients, &ways, tuples, accept);
+    let parts = parts_of(&servers, &listeners, &clients, &ways, tuples, accept);
     let prediction = predict(setup.load.connections, tuples, &parts, accept_queue, room);
-    demand(case, &prediction)?;
+    demand(case, &prediction).map_err(|mut short| {
+        // More pairs would have more four-tuples.
+        if short.iter().any(|short| matches!(short, Shortfall::Capacity { limit: Limit::FourTuples, .. })) {
+            short.extend(apart(case, &servers, &clients, routes, true));
+        }
+        short
+    })?;
     room_to_churn(case, tuples)?;
     // What the queues have no room for may be asked for all the same: then its connects are dropped.
     let target = match setup.load.connections {
@@ -382,52 +394,32 @@ fn hold_listeners(clients: &mut [Chosen], servers: &[Chosen], listeners: &[Vec<L
     }
 }
 
-/// From one source address to one destination, by index, with the ports that may be used.
-struct Way {
-    client: usize,
-    source: IpAddr,
-    destination: usize,
-    endpoint: SocketAddr,
-    ports: PortSet,
-}
-
-/// All ways, in the order client, destination, source: neighbours share a destination, so that a
-/// server with several ports fills them one after the other on every client alike.
-fn ways_of(clients: &[Chosen], endpoints: &[SocketAddr], asked: &SourcePorts) -> Vec<Way> {
-    let mut ways = Vec::new();
-    for (index, client) in clients.iter().enumerate() {
-        let usable: Vec<(IpAddr, PortSet)> = client
-            .addresses
-            .iter()
-            .map(|source| (*source, usable_ports(&client.facts, *source, asked)))
-            .collect();
-        for (destination, endpoint) in endpoints.iter().enumerate() {
-            ways.extend(usable.iter().map(|(source, ports)| Way {
-                client: index,
-                source: *source,
-                destination,
-                endpoint: *endpoint,
-                ports: ports.clone(),
-            }));
-        }
-    }
-    ways
-}
-
 fn parts_of<'a>(
     servers: &'a [Chosen],
+    listeners: &[Vec<Listener>],
     clients: &'a [Chosen],
     ways: &[Way],
     tuples: u64,
     accept: Accept,
 ) -> Vec<Part<'a>> {
-    let serving = servers.iter().map(|server| (server, 1.0 / servers.len().max(1) as f64, accept.keeps()));
-    let connecting = clients.iter().enumerate().map(|(index, client)| {
-        let own: u64 =
-            ways.iter().filter(|way| way.client == index).map(|way| u64::from(way.ports.len())).sum();
-        (client, own as f64 / tuples.max(1) as f64, true)
-    });
+    let share = |own: &dyn Fn(&Way) -> bool| {
+        let own: u64 = ways.iter().filter(|way| own(way)).map(|way| u64::from(way.ports.len())).sum();
+        own as f64 / tuples.max(1) as f64
+    };
+    let mut first = 0;
+    let serving: Vec<_> = servers
+        .iter()
+        .zip(listeners)
+        .map(|(server, listeners)| {
+            let own = first..first + listeners.len();
+            first = own.end;
+            (server, share(&|way| own.contains(&way.destination)), accept.keeps())
+        })
+        .collect();
+    let connecting =
+        clients.iter().enumerate().map(|(index, client)| (client, share(&|way| way.client == index), true));
     serving
+        .into_iter()
         .chain(connecting)
         .map(|(host, share, keeps)| Part { name: host.name.as_str(), facts: &host.facts, share, keeps })
         .collect()

@@ -5,6 +5,7 @@ use crate::id::AgentName;
 use crate::plan::Labels;
 use crate::sysctl::Sysctl;
 use crate::units::thousands;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 fn wanted(labels: &Labels) -> String {
@@ -90,6 +91,22 @@ pub enum Shortfall {
         asked: u64,
         /// What the limit allows.
         offered: u64,
+    },
+    /// Addresses that the case uses have no way to each other.
+    #[error(
+        "case '{case}': {sources} in {from} cannot reach {destinations} in {to}: join the hosts to one network, or, where a router joins these two, declare it in the plan: [[route]] with from = \"{from}\" and to = \"{to}\""
+    )]
+    Unreachable {
+        /// The case.
+        case: String,
+        /// Addresses of clients, with their hosts.
+        sources: String,
+        /// The network that they lie on.
+        from: IpNet,
+        /// Addresses of servers, with their hosts.
+        destinations: String,
+        /// The network that these lie on.
+        to: IpNet,
     },
     /// A step is for a host or an address that there is not.
     #[error("case '{case}': {why}")]

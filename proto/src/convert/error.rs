@@ -104,4 +104,5 @@ pub(super) fn texts(values: &[impl fmt::Display]) -> Vec<String> {
 }
 
 pub(super) const NO_ADDRESS: &str = "no address";
+pub(super) const NO_NETWORK: &str = "no network as in 10.1.0.0/24";
 pub(super) const NO_ENDPOINT: &str = "no address with a port";

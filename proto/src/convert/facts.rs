@@ -1,6 +1,6 @@
 //! What a host can hold.
 
-use super::error::{NO_ADDRESS, WireError, each, read, read_each, required, texts};
+use super::error::{NO_ADDRESS, NO_NETWORK, WireError, each, read, read_each, required, texts};
 use crate::v1;
 use tuplelab_domain::capacity::facts::{BoundSocket, Conntrack, HostFacts, OpenFiles};
 use tuplelab_domain::sample::TcpState;
@@ -16,6 +16,7 @@ impl From<&HostFacts> for v1::HostFacts {
             memory_available: facts.memory_available,
             open_files: Some((&facts.open_files).into()),
             addresses: texts(&facts.addresses),
+            networks: texts(&facts.networks),
             sysctls: facts
                 .sysctls
                 .iter()
@@ -43,6 +44,7 @@ impl TryFrom<v1::HostFacts> for HostFacts {
             memory_available: message.memory_available,
             open_files: required("open_files", message.open_files)?.into(),
             addresses: read_each("addresses", &message.addresses, NO_ADDRESS)?,
+            networks: read_each("networks", &message.networks, NO_NETWORK)?,
             sysctls: message.sysctls.into_iter().filter_map(known).collect(),
             bound: each("bound", message.bound, TryInto::try_into)?,
             conntrack: message.conntrack.map(Into::into),

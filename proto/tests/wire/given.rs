@@ -1,5 +1,6 @@
 //! Any value of each domain type that crosses the wire.
 
+use ipnet::IpNet;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -41,28 +42,39 @@ pub fn bound_socket() -> impl Strategy<Value = BoundSocket> {
         .prop_map(|(address, port, state)| BoundSocket { address, port, state })
 }
 
+fn network() -> impl Strategy<Value = IpNet> {
+    (any::<IpAddr>(), 0u8..=128).prop_map(|(address, length)| {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        IpNet::new(address, length.min(most)).expect("a length of its family")
+    })
+}
+
 pub fn facts() -> impl Strategy<Value = HostFacts> {
     let host = (text(), text(), any::<(u64, u32, u64, bool)>(), open_files());
     let tracked = (option::of(conntrack()), option::of(conntrack()));
-    let net = (vec(any::<IpAddr>(), 0..4), sysctls(), vec(bound_socket(), 0..4), tracked);
-    (host, net).prop_map(|((kernel, boot_id, numbers, open_files), (addresses, sysctls, bound, tracked))| {
-        let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
-        let (conntrack, conntrack_available) = tracked;
-        HostFacts {
-            kernel,
-            boot_id,
-            network_namespace,
-            cpus,
-            memory_available,
-            open_files,
-            addresses,
-            sysctls,
-            bound,
-            conntrack,
-            conntrack_available,
-            may_set_sysctls,
-        }
-    })
+    let net =
+        (vec(any::<IpAddr>(), 0..4), vec(network(), 0..4), sysctls(), vec(bound_socket(), 0..4), tracked);
+    (host, net).prop_map(
+        |((kernel, boot_id, numbers, open_files), (addresses, networks, sysctls, bound, tracked))| {
+            let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
+            let (conntrack, conntrack_available) = tracked;
+            HostFacts {
+                kernel,
+                boot_id,
+                network_namespace,
+                cpus,
+                memory_available,
+                open_files,
+                addresses,
+                networks,
+                sysctls,
+                bound,
+                conntrack,
+                conntrack_available,
+                may_set_sysctls,
+            }
+        },
+    )
 }
 
 pub fn answer() -> impl Strategy<Value = Answer> {

@@ -135,6 +135,10 @@ fn facts_without_meaning_are_refused_with_field_and_value() {
             "the field 'addresses[1]' holds '', which is no address",
         ),
         (
+            facts_refused(|f| f.networks = vec!["10.0.0.0/33".into()]),
+            "the field 'networks[0]' holds '10.0.0.0/33', which is no network as in 10.1.0.0/24",
+        ),
+        (
             facts_refused(|f| f.bound[0].address = "10.0.0.256".into()),
             "the field 'bound[0].address' holds '10.0.0.256', which is no address",
         ),

@@ -44,6 +44,7 @@ fn host(name: &str, addresses: Vec<IpAddr>) -> Host {
             memory_available: 1 << 40,
             open_files: OpenFiles { per_table, system: u64::MAX, allocated: 0, exempt: true, threads: 4_096 },
             addresses,
+            networks: Vec::new(),
             sysctls: [].into(),
             bound: Vec::new(),
             conntrack: None,

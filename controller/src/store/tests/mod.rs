@@ -93,6 +93,7 @@ fn host(name: &str, role: Role, addresses: &[[u8; 4]]) -> Host {
                 threads: 4_000,
             },
             addresses: addresses.iter().map(|address| IpAddr::from(*address)).collect(),
+            networks: Vec::new(),
             sysctls: Default::default(),
             bound: Vec::new(),
             conntrack: None,
