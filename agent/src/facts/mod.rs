@@ -5,6 +5,7 @@ mod bound;
 mod cgroup;
 mod conntrack;
 mod limits;
+mod place;
 mod routes;
 mod selector;
 
@@ -51,6 +52,7 @@ pub fn host_facts(offered: &[AddressSelector], may_set_sysctls: bool) -> Result<
         addresses,
         sysctls: sysctls::read(),
         may_set_sysctls,
+        place: place::own(),
     })
 }
 

@@ -2,10 +2,12 @@
 
 use super::model::{CaseReport, Report};
 use super::record::RunRecord;
+use crate::capacity::facts::HostFacts;
 use crate::plan::{Plan, PlanFile, check};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Two runs, case by case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -14,6 +16,9 @@ pub struct Comparison {
     pub first: String,
     /// The second run.
     pub second: String,
+    /// Where the hosts of each run were, taken together, as far as it differs.
+    #[serde(default)]
+    pub place: Vec<Difference>,
     /// Cases of the same name and trial, in the order of the first run.
     pub cases: Vec<CaseDifference>,
     /// Cases that only one of the runs has, with its side (`first` or `second`).
@@ -63,6 +68,7 @@ pub fn compare(first: &RunRecord, second: &RunRecord) -> Comparison {
     Comparison {
         first: a.run,
         second: b.run,
+        place: differences(&place_values(first), &place_values(second)),
         cases,
         unmatched,
         plan: plan_differences(first, second),
@@ -133,6 +139,49 @@ fn plan_values(plan: &Plan, common: impl Fn(&str) -> bool) -> BTreeMap<String, S
         values.extend(own);
     }
     values
+}
+
+/// What the hosts of a run are, together: runs in different places rarely have hosts of one name.
+fn place_values(record: &RunRecord) -> BTreeMap<String, String> {
+    let counted = |of: &dyn Fn(&HostFacts) -> String| {
+        let mut counts = BTreeMap::<String, usize>::new();
+        record.hosts.iter().for_each(|host| *counts.entry(of(&host.facts)).or_default() += 1);
+        let words = counts.into_iter().map(|(value, count)| format!("{count} x {value}"));
+        words.collect::<Vec<_>>().join(", ")
+    };
+    let or_none = |limit: Option<u64>| limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+    let kernels: BTreeSet<&str> = record.hosts.iter().map(|host| host.facts.boot_id.as_str()).collect();
+    let networks: BTreeSet<String> =
+        record.hosts.iter().flat_map(|host| &host.facts.addresses).map(|ip| network(*ip)).collect();
+    let yes_no = |is: Option<bool>| is.map_or("unknown", |is| if is { "yes" } else { "no" }).to_owned();
+    BTreeMap::from([
+        ("kind".to_owned(), counted(&|facts| facts.place.kind.to_string())),
+        ("virtual machine".to_owned(), counted(&|facts| yes_no(facts.place.virtual_machine))),
+        ("kernel release".to_owned(), counted(&|facts| facts.kernel.clone())),
+        ("kernels".to_owned(), format!("{} under {} host(s)", kernels.len(), record.hosts.len())),
+        ("cpus".to_owned(), counted(&|facts| facts.cpus.to_string())),
+        ("memory.max".to_owned(), counted(&|facts| or_none(facts.place.memory_max))),
+        ("pids.max".to_owned(), counted(&|facts| or_none(facts.place.pids_max))),
+        (
+            "connection tracking".to_owned(),
+            counted(&|facts| if facts.conntrack.is_some() { "active" } else { "inactive" }.to_owned()),
+        ),
+        ("networks".to_owned(), networks.into_iter().collect::<Vec<_>>().join(", ")),
+    ])
+}
+
+/// The network that an address is most likely in: /24, /64. No host says its prefix.
+fn network(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
 }
 
 fn host_values(record: &RunRecord) -> BTreeMap<String, String> {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use std::net::{IpAddr, SocketAddr};
 use tuplelab_domain::capacity::facts::{BoundSocket, Conntrack, HostFacts, OpenFiles};
+use tuplelab_domain::environment::{Kind, Place};
 use tuplelab_domain::id::AgentName;
 use tuplelab_domain::plan::{Accept, Close};
 use tuplelab_domain::ports::PortSet;
@@ -41,11 +42,23 @@ pub fn bound_socket() -> impl Strategy<Value = BoundSocket> {
         .prop_map(|(address, port, state)| BoundSocket { address, port, state })
 }
 
+fn place() -> impl Strategy<Value = Place> {
+    (select(Kind::ALL.to_vec()), any::<(Option<bool>, Option<u64>, Option<u64>)>()).prop_map(
+        |(kind, (virtual_machine, memory_max, pids_max))| Place {
+            kind,
+            virtual_machine,
+            memory_max,
+            pids_max,
+        },
+    )
+}
+
 pub fn facts() -> impl Strategy<Value = HostFacts> {
     let host = (text(), text(), any::<(u64, u32, u64, bool)>(), open_files());
     let tracked = (option::of(conntrack()), option::of(conntrack()));
     let net = (vec(any::<IpAddr>(), 0..4), sysctls(), vec(bound_socket(), 0..4), tracked);
-    (host, net).prop_map(|((kernel, boot_id, numbers, open_files), (addresses, sysctls, bound, tracked))| {
+    (host, net, place()).prop_map(|(host, (addresses, sysctls, bound, tracked), place)| {
+        let (kernel, boot_id, numbers, open_files) = host;
         let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
         let (conntrack, conntrack_available) = tracked;
         HostFacts {
@@ -61,6 +74,7 @@ pub fn facts() -> impl Strategy<Value = HostFacts> {
             conntrack,
             conntrack_available,
             may_set_sysctls,
+            place,
         }
     })
 }
