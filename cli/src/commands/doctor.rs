@@ -95,7 +95,7 @@ pub async fn doctor(args: DoctorArgs, controller: Option<Address>) -> Done {
 }
 
 fn alone(inventory: &Inventory, json: bool) -> Done {
-    let examined = |host| {
+    let hosts = inventory.hosts.iter().map(|host| {
         let Host { name, facts, .. } = host;
         Examined {
             host: name.as_str(),
@@ -105,8 +105,8 @@ fn alone(inventory: &Inventory, json: bool) -> Done {
             ports_held: facts.bound.len(),
             limits: examine(host),
         }
-    };
-    let hosts: Vec<Examined> = inventory.hosts.iter().map(examined).collect();
+    });
+    let hosts: Vec<Examined> = hosts.collect();
     if json {
         return print_json(&serde_json::json!({ "hosts": hosts }));
     }
