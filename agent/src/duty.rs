@@ -2,7 +2,7 @@
 //! Orders may come twice (a controller repeats them after a reconnect) and never change what was
 //! done already.
 
-use crate::clock::{Offset, boot_id};
+use crate::clock::{Offset, boot_id, boottime_nanos};
 use crate::engine::{Engine, EngineEvent};
 use crate::observe::Observers;
 use crate::spool::Spool;
@@ -14,6 +14,9 @@ use tuplelab_domain::sample::{Census, Plateau, Readings};
 use tuplelab_domain::schedule::{Assignment, WorkerOrder, WorkerReport};
 use tuplelab_domain::script::{Action, Answer};
 use tuplelab_proto::v1::{self, run_message::Body, run_order::Order};
+
+/// Why a trial was given up while the controller was not heard.
+const LEASE_ENDED: &str = "the lease from the controller ended";
 
 /// Which trial a message is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,8 @@ struct Counting {
 #[derive(Debug)]
 struct Trial {
     key: Key,
+    /// It ends here then, whatever the controller says (CLOCK_BOOTTIME, nanoseconds).
+    hard_end: u64,
     assignment: Assignment,
     engine: Engine,
     settings: Option<sysctls::SettingGuard>,
@@ -80,13 +85,17 @@ pub struct Duty {
     happenings: mpsc::Sender<Happening>,
     generation: u64,
     trial: Option<Trial>,
+    /// The trial that ended here last, and why if it was given up: it is not begun again.
+    over: Option<(Key, Option<String>)>,
+    /// Until when load is allowed (CLOCK_BOOTTIME, nanoseconds).
+    lease_until: u64,
     /// What was said and not yet acknowledged.
     pub spool: Spool,
 }
 
 impl Duty {
-    /// An agent without work. Workers are `program worker`.
-    pub fn new(program: PathBuf, happenings: mpsc::Sender<Happening>) -> Self {
+    /// An agent without work, and with what it has still to say. Workers are `program worker`.
+    pub fn new(program: PathBuf, happenings: mpsc::Sender<Happening>, spool: Spool) -> Self {
         let (engine_events, mut heard) = mpsc::channel(64);
         let forward = happenings.clone();
         tokio::spawn(async move {
@@ -96,12 +105,48 @@ impl Duty {
                 }
             }
         });
-        Self { program, engine_events, happenings, generation: 0, trial: None, spool: Spool::default() }
+        let (generation, lease_until) = (0, 0);
+        Self { program, engine_events, happenings, generation, trial: None, over: None, lease_until, spool }
     }
 
-    /// Whether load is, or may soon be, on the network.
-    pub fn is_busy(&self) -> bool {
-        self.trial.is_some()
+    /// The trial that is held, or was given up last: what the controller is told upon attaching.
+    pub fn holding(&self) -> Option<v1::Holding> {
+        let holding = |key: &Key, ended: &str| v1::Holding {
+            run: key.run.clone(),
+            epoch: key.epoch,
+            case: key.case,
+            trial: key.trial,
+            ended: ended.to_owned(),
+        };
+        match (&self.trial, &self.over) {
+            (Some(trial), _) => Some(holding(&trial.key, "")),
+            (None, Some((key, Some(why)))) => Some(holding(key, why)),
+            (None, _) => None,
+        }
+    }
+
+    /// Load is allowed until then; the worker is told, with the trial's own end.
+    pub async fn lease(&mut self, until: u64) {
+        self.lease_until = until;
+        if let Some(trial) = &mut self.trial {
+            trial.engine.lease(until.min(trial.hard_end)).await;
+        }
+    }
+
+    /// When something here ends by itself; `None` while nothing is held.
+    pub fn ends_at(&self) -> Option<u64> {
+        self.trial.as_ref().map(|trial| trial.hard_end.min(self.lease_until))
+    }
+
+    /// Ends what has no right to go on: looked at before anything else is done, above all after this
+    /// process was stopped.
+    pub fn mind(&mut self, now: u64) {
+        let Some(trial) = &self.trial else { return };
+        if now >= self.lease_until {
+            self.give_up(LEASE_ENDED.into());
+        } else if now >= trial.hard_end {
+            self.give_up("the longest time that this trial may take is over".into());
+        }
     }
 
     fn say(&mut self, key: &Key, body: Body) {
@@ -119,9 +164,15 @@ impl Duty {
     pub async fn obey(&mut self, order: v1::RunOrder, clock: &Offset) {
         let key = Key { run: order.run, epoch: order.epoch, case: order.case, trial: order.trial };
         let Some(order) = order.order else { return };
+        let now = boottime_nanos();
+        self.mind(now);
         let current = self.trial.as_ref().is_some_and(|trial| trial.key == key);
+        let over = self.over.as_ref().is_some_and(|(over, _)| *over == key);
         match order {
-            Order::Prepare(_) if current => {}
+            Order::Prepare(_) if current || over => {}
+            Order::Prepare(_) if now >= self.lease_until => {
+                self.say(&key, Body::Failed(v1::Failed { why: LEASE_ENDED.into() }));
+            }
             Order::Prepare(prepare) => {
                 if let Err(why) = self.prepare(&key, prepare).await {
                     warn!(run = %key.run, case = key.case, %why, "refused");
@@ -130,7 +181,12 @@ impl Duty {
             }
             // A release must be answered, whatever became of the trial, or the run waits for it.
             Order::Release(_) if !current => self.say(&key, Body::Collected(v1::Collected { last: None })),
-            _ if !current => {}
+            // What became of it was said when it ended.
+            _ if over => {}
+            _ if !current => {
+                let why = "this agent does not hold the trial: it was started again".into();
+                self.say(&key, Body::Failed(v1::Failed { why }));
+            }
             Order::Go(go) => {
                 let at_boottime_nanos = clock.to_ours(go.at);
                 if let Some(trial) = self.trial.as_mut().filter(|trial| !trial.went) {
@@ -154,10 +210,11 @@ impl Duty {
 
     /// Orders to a worker that is gone are moot: its end is reported by itself.
     async fn order(&mut self, order: &WorkerOrder) {
-        if let Some(trial) = &mut self.trial
-            && let Err(error) = trial.engine.order(order).await
-        {
-            warn!(%error, "the worker takes no orders");
+        let Some(trial) = &mut self.trial else { return };
+        match trial.engine.order(order).await {
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => self.give_up(error.to_string()),
+            Err(error) => warn!(%error, "the worker takes no orders"),
+            Ok(()) => {}
         }
     }
 
@@ -179,13 +236,22 @@ impl Duty {
         self.generation += 1;
         let mut engine = Engine::start(&self.program, self.generation, self.engine_events.clone())
             .map_err(|error| format!("failed to start {} worker: {error}", self.program.display()))?;
+        let hard_end = match prepare.ends_after_millis {
+            0 => u64::MAX,
+            millis => boottime_nanos().saturating_add(millis.saturating_mul(1_000_000)),
+        };
+        let took = |error| format!("the worker took no order: {error}");
+        // Without one it would know no end at all.
+        let lease = WorkerOrder::Lease { until_boottime_nanos: self.lease_until.min(hard_end) };
+        engine.order(&lease).await.map_err(took)?;
         let (token, files, work) = (prepare.token, assignment.files, assignment.work.clone());
         let order = WorkerOrder::Prepare { token, files, work };
-        engine.order(&order).await.map_err(|error| format!("the worker took no order: {error}"))?;
+        engine.order(&order).await.map_err(took)?;
         info!(run = %key.run, case = key.case, trial = key.trial, role = assignment.role().name(), "prepare");
         let key = key.clone();
         self.trial = Some(Trial {
             key,
+            hard_end,
             assignment,
             engine,
             settings,
@@ -358,6 +424,7 @@ impl Duty {
     pub fn give_up(&mut self, why: String) {
         if let Some(key) = self.end_trial() {
             warn!(run = %key.run, case = key.case, %why, "gave the trial up");
+            self.over = Some((key.clone(), Some(why.clone())));
             self.say(&key, Body::Failed(v1::Failed { why }));
         }
     }
@@ -369,6 +436,7 @@ impl Duty {
         {
             warn!(%error, "a kernel setting could not be put back");
         }
+        self.over = Some((trial.key.clone(), None));
         Some(trial.key)
     }
 }

@@ -5,10 +5,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 use tuplelab_domain::schedule::{WorkerOrder, WorkerReport};
+
+/// How long a worker may take to read an order; one that is stopped reads none, and its pipe holds many.
+const READS: Duration = Duration::from_secs(10);
+/// A renewal waits no longer for room: the next one comes in a second.
+const FINDS_ROOM: Duration = Duration::from_millis(100);
+/// How long a worker may take to close everything once it was let go: then it is killed, and the kernel
+/// closes the rest.
+const CLOSES: Duration = Duration::from_secs(20);
 
 /// What a worker says, or that it is gone.
 #[derive(Debug)]
@@ -26,6 +36,8 @@ pub struct Engine {
     generation: u64,
     process: Option<Pid>,
     stopped: bool,
+    /// Its end tells the listener that nobody wants this worker any more.
+    _wanted: oneshot::Sender<()>,
 }
 
 impl Engine {
@@ -53,8 +65,9 @@ impl Engine {
         let orders = child.stdin.take().ok_or_else(missing)?;
         let reports = child.stdout.take().ok_or_else(missing)?;
         let process = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        tokio::spawn(listen(child, reports, generation, events));
-        Ok(Self { orders, generation, process, stopped: false })
+        let (wanted, let_go) = oneshot::channel();
+        tokio::spawn(listen(child, reports, generation, events, let_go));
+        Ok(Self { orders, generation, process, stopped: false, _wanted: wanted })
     }
 
     /// Whether the process is stopped: it would hear no order.
@@ -81,12 +94,25 @@ impl Engine {
     /// Gives an order.
     ///
     /// # Errors
-    /// The worker is gone; its end is an event of its own.
+    /// The worker is gone (its end is an event of its own), or reads nothing.
     pub async fn order(&mut self, order: &WorkerOrder) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
-        self.orders.write_all(&line).await?;
-        self.orders.flush().await
+        let written = timeout(READS, async {
+            self.orders.write_all(&line).await?;
+            self.orders.flush().await
+        });
+        let late = format!("the worker has read no order for {} s", READS.as_secs());
+        written.await.unwrap_or_else(|_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, late)))
+    }
+
+    /// Lets it put load on the network until this moment. A worker that is stopped has room in its pipe for
+    /// twenty minutes of this; after that it hears the next one that finds room.
+    pub async fn lease(&mut self, until_boottime_nanos: u64) {
+        let Ok(mut line) = serde_json::to_vec(&WorkerOrder::Lease { until_boottime_nanos }) else { return };
+        line.push(b'\n');
+        // Shorter than PIPE_BUF: all of it is written, or nothing (pipe(7)).
+        let _ = timeout(FINDS_ROOM, self.orders.write(&line)).await;
     }
 }
 
@@ -104,23 +130,37 @@ async fn listen(
     reports: ChildStdout,
     generation: u64,
     events: mpsc::Sender<(u64, EngineEvent)>,
+    let_go: oneshot::Receiver<()>,
 ) {
-    let mut lines = BufReader::new(reports).lines();
-    let mut wrong = None;
-    while let Ok(Some(line)) = lines.next_line().await {
-        match serde_json::from_str(&line) {
-            Ok(report) => {
-                if events.send((generation, EngineEvent::Report(Box::new(report)))).await.is_err() {
-                    return;
+    let heard = async {
+        let mut wrong = None;
+        let mut lines = BufReader::new(reports).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            match serde_json::from_str(&line) {
+                Ok(report) => {
+                    if events.send((generation, EngineEvent::Report(Box::new(report)))).await.is_err() {
+                        return None;
+                    }
                 }
+                Err(error) => wrong = Some(format!("it said what is no report ({error})")),
             }
-            Err(error) => wrong = Some(format!("it said what is no report ({error})")),
         }
-    }
-    let ended = match (wrong, child.wait().await) {
-        (Some(wrong), _) => wrong,
-        (None, Ok(status)) => cause(status),
-        (None, Err(error)) => format!("its end could not be read: {error}"),
+        Some((wrong, child.wait().await))
+    };
+    // Whatever hangs in there, the process is gone a while after it was let go: it is killed on drop.
+    let unwanted = async {
+        let _ = let_go.await;
+        sleep(CLOSES).await;
+    };
+    let heard = tokio::select! {
+        heard = heard => heard,
+        () = unwanted => None,
+    };
+    let ended = match heard {
+        None => return,
+        Some((Some(wrong), _)) => wrong,
+        Some((None, Ok(status))) => cause(status),
+        Some((None, Err(error))) => format!("its end could not be read: {error}"),
     };
     let _ = events.send((generation, EngineEvent::Ended(ended))).await;
 }

@@ -18,6 +18,7 @@ pub mod diag;
 mod duty;
 mod engine;
 pub mod facts;
+mod lease;
 pub mod netlink;
 pub mod observe;
 pub mod readings;
@@ -31,4 +32,5 @@ mod testing;
 
 pub use clock::boottime_nanos;
 pub use facts::{AddressSelector, host_facts};
-pub use session::{AgentConfig, AgentError, serve};
+pub use session::{AgentConfig, AgentError, SpoolPlace, serve};
+pub use spool::JournalError;

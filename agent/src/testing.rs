@@ -59,3 +59,29 @@ pub fn in_own_namespace(test: &str, prepare: &str) -> bool {
     assert!(output.contains("1 passed"), "no test is called {test}: {output}");
     false
 }
+
+/// The same in a mount namespace where this directory has 64 KiB and no more.
+pub fn small_disk(test: &str) -> Option<std::path::PathBuf> {
+    const AT: &str = "/tmp";
+    if std::env::var_os("TUPLELAB_SMALL_DISK").is_some() {
+        return Some(AT.into());
+    }
+    let script = format!("mount -t tmpfs -o size=64k tmpfs {AT} && exec \"$0\" \"$@\"");
+    let unshare = |rest: &[&str]| {
+        Command::new("unshare")
+            .args(["-rm", "sh", "-c", &script])
+            .args(rest)
+            .env("TUPLELAB_SMALL_DISK", "1")
+            .output()
+    };
+    if !unshare(&["true"]).is_ok_and(|output| output.status.success()) {
+        eprintln!("left out: {test} needs `unshare -rm` and mount(8)");
+        return None;
+    }
+    let program = std::env::current_exe().expect("this test").display().to_string();
+    let run = unshare(&[&program, "--exact", test, "--nocapture"]).expect("unshare runs");
+    let output = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{output}{}", String::from_utf8_lossy(&run.stderr));
+    assert!(output.contains("1 passed"), "no test is called {test}: {output}");
+    None
+}

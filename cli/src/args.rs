@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use tuplelab_agent::AddressSelector;
+use tuplelab_controller::{BadPatience, Patience};
 use tuplelab_domain::id::AgentName;
 use tuplelab_domain::units::{Count, Span};
 use tuplelab_domain::verdict::ClaimId;
@@ -172,6 +173,30 @@ pub struct Source {
     pub json: bool,
 }
 
+/// How long agents may be silent.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LeaseArgs {
+    /// How long an agent's load may go on without an answer from the controller (default: 15s).
+    #[arg(long, value_name = "TIME")]
+    pub lease: Option<Span>,
+    /// How long an agent may be silent before it is given no new run (default: 3s).
+    #[arg(long, value_name = "TIME")]
+    pub suspect: Option<Span>,
+    /// How long an agent may be silent before it is lost (default: 5s more than the lease).
+    #[arg(long, value_name = "TIME")]
+    pub lost: Option<Span>,
+}
+
+impl LeaseArgs {
+    /// The times that are asked for.
+    ///
+    /// # Errors
+    /// They do not make sense together.
+    pub fn patience(&self) -> Result<Patience, BadPatience> {
+        Patience::new(self.lease.map(|t| t.0), self.suspect.map(|t| t.0), self.lost.map(|t| t.0))
+    }
+}
+
 /// Options of a lab that is made for one run.
 #[derive(Debug, Args)]
 pub struct OwnLab {
@@ -181,6 +206,8 @@ pub struct OwnLab {
     /// Where results are kept (default: $XDG_DATA_HOME/tuplelab/tuplelab.db, else ./tuplelab.db).
     #[arg(long, value_name = "FILE")]
     pub db: Option<PathBuf>,
+    #[command(flatten)]
+    pub lease: LeaseArgs,
 }
 
 /// `demo`
@@ -296,6 +323,8 @@ pub struct ControllerArgs {
     /// they are: whoever reaches it can run load from every agent.
     #[arg(long)]
     pub insecure: bool,
+    #[command(flatten)]
+    pub lease: LeaseArgs,
     /// Stop when standard input ends: for labs, which hold its other end.
     #[arg(long, hide = true)]
     pub until_input_ends: bool,
@@ -317,6 +346,11 @@ pub struct AgentArgs {
     /// The local address that the control connection leaves from.
     #[arg(long, value_name = "IP")]
     pub control_address: Option<IpAddr>,
+    /// Where what the controller has not acknowledged is kept, in DIR/NAME.spool (default:
+    /// $XDG_STATE_HOME/tuplelab/spool, else ~/.local/state/tuplelab/spool, else among the temporary files;
+    /// if that cannot be written, memory alone).
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
     /// Let plans make kernel settings, and connection tracking active, in this host's network namespace.
     #[arg(long)]
     pub allow_sysctls: bool,

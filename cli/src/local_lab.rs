@@ -1,6 +1,7 @@
 //! A lab on this machine: which hosts it needs for a plan, how its processes are started, when it is
 //! ready. The lab itself is the `lab` crate's.
 
+use crate::args::LeaseArgs;
 use crate::client::{Client, connect};
 use crate::exit::{Exit, Stop};
 use crate::interrupt::Interrupt;
@@ -68,12 +69,23 @@ impl Size {
 }
 
 /// The spec of a lab; `folder` is for its socket and its logs.
-pub fn spec(kind: LabKind, size: Size, folder: &Path, db: &Path, program: PathBuf) -> LabSpec {
+pub fn spec(
+    kind: LabKind,
+    size: Size,
+    folder: &Path,
+    db: &Path,
+    lease: &LeaseArgs,
+    program: PathBuf,
+) -> LabSpec {
     let socket = folder.join("controller.sock");
     let unix = socket.display().to_string();
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
     let mut controller =
         words(&["controller", "--until-input-ends", "--unix", &unix, "--db", &db.display().to_string()]);
+    for (name, time) in [("--lease", lease.lease), ("--suspect", lease.suspect), ("--lost", lease.lost)] {
+        controller.extend(time.iter().flat_map(|time| [name.to_owned(), time.to_string()]));
+    }
+    let spool = folder.join("spool").display().to_string();
     let dial = match kind {
         LabKind::Namespaces => {
             // Nothing but the lab's own hosts can reach its hub.
@@ -87,7 +99,7 @@ pub fn spec(kind: LabKind, size: Size, folder: &Path, db: &Path, program: PathBu
     let hosts = size.hosts().map(|(name, role, addresses)| {
         let mut args = words(&["agent", "--until-input-ends", "--name", "{name}", "--controller"]);
         args.push(dial.clone());
-        args.extend(words(&["--address", "{addresses}", "--label"]));
+        args.extend(words(&["--spool", &spool, "--address", "{addresses}", "--label"]));
         args.push(format!("role={role}"));
         if kind == LabKind::Namespaces {
             args.push("--allow-sysctls".into());
@@ -116,7 +128,14 @@ pub struct LocalLab {
 
 impl LocalLab {
     /// Starts a lab: of the given kind, or namespaces and, where they are forbidden, loopback.
-    pub async fn start(kind: Option<LabKind>, size: Size, db: &Path) -> Result<(Self, Client), Stop> {
+    pub async fn start(
+        kind: Option<LabKind>,
+        size: Size,
+        db: &Path,
+        lease: &LeaseArgs,
+    ) -> Result<(Self, Client), Stop> {
+        // Said here, and not by a controller that does not come up.
+        lease.patience().map_err(|error| Stop::new(Exit::Usage, error.to_string()))?;
         let failed = |what: String| Stop::new(Exit::Failed, format!("the lab did not come up: {what}"));
         // From here on Ctrl-C must not end this process before the lab and its folder.
         let mut interrupt = Interrupt::listen()?;
@@ -127,11 +146,12 @@ impl LocalLab {
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let db = std::path::absolute(db).map_err(|error| failed(error.to_string()))?;
         let mut notes = Vec::new();
-        let first = spec(kind.unwrap_or(LabKind::Namespaces), size, folder.path(), &db, program.clone());
+        let first =
+            spec(kind.unwrap_or(LabKind::Namespaces), size, folder.path(), &db, lease, program.clone());
         let lab = match (start(first).await?, kind) {
             (Err(LabError::Refused(why)), None) => {
                 notes.push(format!("network namespaces are forbidden here ({why}): the hosts are loopback addresses and share this machine's ports"));
-                let second = spec(LabKind::Loopback, size, folder.path(), &db, program);
+                let second = spec(LabKind::Loopback, size, folder.path(), &db, lease, program);
                 start(second).await?.map_err(|error| failed(error.to_string()))?
             }
             (lab, _) => lab.map_err(|error| failed(error.to_string()))?,

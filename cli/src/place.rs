@@ -7,16 +7,37 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "tuplelab.db";
 
 fn data_home() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
     Some(home.join("tuplelab"))
 }
 
+/// An environment variable that holds an absolute path.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Our folder among the temporary files.
+fn of_mine() -> PathBuf {
+    std::env::temp_dir().join(format!("tuplelab-{}", nix::unistd::Uid::current()))
+}
+
+/// Anybody may make a folder of that name among the temporary files: only our own one is used.
+fn is_foreign(folder: &Path) -> bool {
+    folder.starts_with(std::env::temp_dir())
+        && std::fs::symlink_metadata(folder)
+            .is_ok_and(|there| !there.is_dir() || there.uid() != nix::unistd::Uid::current().as_raw())
+}
+
+/// Where agents keep what is not acknowledged when nobody says where.
+pub fn of_spools() -> PathBuf {
+    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    let here = || Some(of_mine()).filter(|folder| !is_foreign(folder)).unwrap_or_else(|| ".".into());
+    state.map_or_else(here, |state| state.join("tuplelab")).join("spool")
+}
+
 /// All places that a database may be in, in the order in which they are tried.
 fn candidates() -> Vec<PathBuf> {
-    let user = nix::unistd::Uid::current();
-    let last = std::env::temp_dir().join(format!("tuplelab-{user}"));
-    data_home().into_iter().chain([PathBuf::from("."), last]).map(|folder| folder.join(FILE)).collect()
+    data_home().into_iter().chain([PathBuf::from("."), of_mine()]).map(|folder| folder.join(FILE)).collect()
 }
 
 /// The database to write: the first place that can be written. A home that cannot be is no error.
@@ -74,11 +95,7 @@ pub fn option(given: Option<&Path>) -> String {
 
 fn is_writable(path: &Path) -> bool {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Anybody may make a folder of that name among the temporary files: only our own one is used.
-    let foreign = folder.starts_with(std::env::temp_dir())
-        && std::fs::symlink_metadata(folder)
-            .is_ok_and(|there| !there.is_dir() || there.uid() != nix::unistd::Uid::current().as_raw());
-    if foreign {
+    if is_foreign(folder) {
         return false;
     }
     if path.exists() {

@@ -132,6 +132,10 @@ pub fn report(report: &Report) -> String {
         Some(outcome) => text += &format!("outcome: {}\n", plain(&outcome.to_string())),
         None => text += &format!("not finished: {}\n", report.phase),
     }
+    if report.late > 0 {
+        let late = thousands(report.late);
+        text += &format!("{late} messages of agents came when it was over: kept apart, in no number above\n");
+    }
     text + &verdicts(&report.verdicts)
 }
 

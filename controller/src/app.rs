@@ -1,7 +1,9 @@
 //! The controller as a whole: opens the store, starts its parts, serves, and shuts down in order.
 
-use crate::conductor::{Conductor, interrupt};
-use crate::hub::{Hub, Patience};
+use crate::conductor::Conductor;
+use crate::decision::interrupt;
+use crate::hub::Hub;
+use crate::patience::Patience;
 use crate::queue::Queue;
 use crate::rpc::{AgentsService, LabService};
 use crate::store::{Store, StoreError};
@@ -67,6 +69,17 @@ pub enum ControllerError {
 const LARGEST_MESSAGE: usize = 4 << 20;
 /// How long streams may take to end at a shutdown, before they are cut (hyper waits for ever).
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long the database may take to be closed.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// What becomes of a run that is under way when a controller stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It is interrupted.
+    ForGood,
+    /// The next controller on this database takes it up again, within a lease.
+    ForNow,
+}
 
 /// Serves until `stop` is done. `ready` is told the TCP address once it listens.
 ///
@@ -75,7 +88,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub async fn serve(
     config: ControllerConfig,
     ready: impl FnOnce(Option<SocketAddr>),
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Ending>,
 ) -> Result<(), ControllerError> {
     if let Some(listen) = config.listen.filter(|listen| !listen.ip().is_loopback() && !config.insecure) {
         return Err(ControllerError::Exposed(listen));
@@ -101,7 +114,7 @@ pub async fn serve(
     let working = tokio::spawn(conductor.work());
 
     let routes = routes(&store, &hub, &queue, &config.version).await;
-    let (ending, ended) = tokio::sync::watch::channel(false);
+    let (draining, ended) = tokio::sync::watch::channel(false);
     let mut servers = tokio::task::JoinSet::new();
     let address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
     if let Some(tcp) = tcp {
@@ -116,22 +129,25 @@ pub async fn serve(
     info!(listen = ?address, unix = ?config.unix, db = %config.db.display(), "ready");
     ready(address);
 
-    let served = tokio::select! {
-        () = stop => Ok(()),
-        Some(served) = servers.join_next() => served.unwrap_or(Ok(())),
+    let (ending, served) = tokio::select! {
+        ending = stop => (ending, Ok(())),
+        Some(served) = servers.join_next() => (Ending::ForNow, served.unwrap_or(Ok(()))),
     };
     // Agents see their streams end and close what they hold when their lease does.
-    ending.send_replace(true);
+    draining.send_replace(true);
     let drain = async { while servers.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(DRAIN, drain).await;
     working.abort();
     watching.abort();
     let _ = working.await;
     // A database that is only read from now on says how its last run ended, too.
-    if let Err(error) = interrupt(&store).await {
+    if ending == Ending::ForGood
+        && let Err(error) = interrupt(&store).await
+    {
         warn!(%error, "the run that was under way could not be ended");
     }
-    store.close().await;
+    // A reader that does not come to its end holds nobody up: the file is whole without it.
+    let _ = tokio::time::timeout(CLOSE, store.close()).await;
     if let Some(path) = &config.unix {
         let _ = std::fs::remove_file(path);
     }

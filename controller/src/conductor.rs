@@ -1,10 +1,12 @@
 //! Conducts one run after the other. It awaits what happens, lets the run's state machine decide,
 //! stores the event, and then does what is to be done: it decides nothing itself.
 
+use crate::adoption::{Adopted, CONDUCTED, away, moment, rebuild, time_to_come_back};
 use crate::clock::{boottime_nanos, now_micros};
+use crate::decision::{decide, interrupt_some_time};
 use crate::gathering::Gathering;
 use crate::hub::{Heard, Hub};
-use crate::performance::{Performance, sample_row};
+use crate::performance::{Performance, Row, row};
 use crate::queue::Queue;
 use crate::store::{Store, StoreError};
 use std::collections::{BTreeSet, VecDeque};
@@ -14,9 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{Instrument as _, error, info, info_span, warn};
 use tuplelab_domain::id::{AgentName, RunId, trial_token};
 use tuplelab_domain::plan::{PlanFile, check};
-use tuplelab_domain::run::{Effect, Outcome, Party, Phase, Run, RunEvent};
+use tuplelab_domain::run::{Effect, Outcome, Party, Phase, Run, RunEvent, TrialPlan};
 use tuplelab_domain::schedule::{Assignment, Role, place};
-use tuplelab_domain::verdict::{JUDGE_VERSION, judge};
 use tuplelab_proto::v1::{self, RunUpdate, run_order::Order, to_agent};
 
 /// The first, and so far only, life of a run.
@@ -27,25 +28,6 @@ const FLUSH: Duration = Duration::from_millis(200);
 const SURVEY: Duration = Duration::from_secs(3);
 /// From the word to the deed: long enough for every agent to have the word in time.
 const LEAD_NANOS: u64 = 50_000_000;
-
-/// Ends runs that were under way and that nobody conducts any more as interrupted; returns those that
-/// wait.
-///
-/// # Errors
-/// The store cannot be read or written.
-pub async fn interrupt(store: &Store) -> Result<Vec<RunId>, StoreError> {
-    let mut waiting = Vec::new();
-    for id in store.unfinished().await? {
-        if store.record(&id).await?.phase == Phase::Queued {
-            waiting.push(id);
-            continue;
-        }
-        warn!(run = %id, "was under way when the controller ended: interrupted");
-        let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
-        store.append_event(&id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
-    }
-    Ok(waiting)
-}
 
 /// The conductor: owns what all agents say.
 pub struct Conductor {
@@ -61,13 +43,22 @@ impl Conductor {
         Self { store, hub, queue, heard }
     }
 
-    /// Takes up what an earlier life of the controller left: runs that waited wait again, runs that
-    /// were under way are ended as interrupted.
+    /// Takes up what an earlier life of the controller left: a run that was under way has the first turn,
+    /// since its agents' leases run; runs that waited wait again.
     ///
     /// # Errors
-    /// The store cannot be read or written.
+    /// The store cannot be read.
     pub async fn take_up(&self) -> Result<(), StoreError> {
-        for id in interrupt(&self.store).await? {
+        let mut waiting = Vec::new();
+        for id in self.store.unfinished().await? {
+            match self.store.record(&id).await?.phase {
+                Phase::Queued => waiting.push(id),
+                _ => {
+                    self.queue.push(id);
+                }
+            }
+        }
+        for id in waiting {
             self.queue.push(id);
         }
         Ok(())
@@ -87,6 +78,7 @@ impl Conductor {
             if let Err(error) = self.conduct(&id).instrument(span).await {
                 error!(run = %id, %error, "the run could not be conducted to its end");
                 self.tell_end(&id, &Outcome::Failed { why: error.to_string() });
+                tokio::spawn(interrupt_some_time(self.store.clone(), id.clone()));
             }
             self.queue.done(&id);
         }
@@ -95,16 +87,27 @@ impl Conductor {
     /// What is heard while no run is under way: late words of runs that are over are stored, and
     /// acknowledged so that nobody keeps them any longer.
     async fn idle(&self, heard: Heard) {
-        if let Heard::Message(agent, message) = heard {
-            self.stale(&agent, &message).await;
+        match heard {
+            Heard::Message(agent, message) => self.stale(&agent, &message).await,
+            Heard::Attached(agent, Some(holding)) if holding.ended.is_empty() => self.let_go(&agent, holding),
+            Heard::Attached(..) | Heard::Surveyed(_) | Heard::Lost(..) => {}
         }
     }
 
+    /// A trial that nobody conducts is closed.
+    fn let_go(&self, agent: &AgentName, holding: v1::Holding) {
+        warn!(%agent, run = holding.run, "holds a trial that is over: it is told to close it");
+        let v1::Holding { run, epoch, case, trial, .. } = holding;
+        let order = Some(Order::Release(v1::Release {}));
+        self.hub.tell(agent, to_agent::Body::Run(v1::RunOrder { run, epoch, case, trial, order }));
+    }
+
+    /// What came too late is kept apart, in no run's evidence.
     async fn stale(&self, agent: &AgentName, message: &v1::RunMessage) {
-        if let Some(row) = sample_row(agent, message)
-            && let Err(error) = self.store.put_samples(&[row]).await
+        if let Row::Message(row) = row(agent, message, true)
+            && let Err(error) = self.store.put_heard(&[], &[row]).await
         {
-            warn!(%error, "a late sample could not be stored");
+            warn!(%error, "what came too late could not be stored");
             return;
         }
         self.acknowledge(agent, &message.run, message.epoch, message.sequence);
@@ -129,6 +132,9 @@ impl Conductor {
 
     async fn conduct(&mut self, id: &RunId) -> Result<(), StoreError> {
         let record = self.store.record(id).await?;
+        if record.phase != Phase::Queued {
+            return self.adopt(id).await;
+        }
         let plan = match PlanFile::parse(&record.plan_source).and_then(check) {
             Ok(plan) => plan,
             // It was checked when it came in; another version of this program may have been stricter.
@@ -161,13 +167,54 @@ impl Conductor {
         for evidence in &performance.evidence {
             self.store.put_trial(id, evidence, false).await?;
         }
-        let played = self.play(&mut performance).await;
+        self.perform_to_its_end(&mut performance, VecDeque::from([RunEvent::Begin])).await
+    }
+
+    /// Goes on with a run that an earlier life of the controller left under way, if agents may still hold
+    /// their part of it.
+    async fn adopt(&mut self, id: &RunId) -> Result<(), StoreError> {
+        let Some(Adopted { mut performance, due }) = rebuild(&self.store, id).await? else {
+            warn!("it cannot be rebuilt from what is stored: interrupted");
+            let (event, outcome) = (RunEvent::Interrupt, Outcome::Interrupted);
+            self.store.append_event(id, now_micros(), &event, Phase::Finished, Some(&outcome)).await?;
+            self.tell_end(id, &outcome);
+            return Ok(());
+        };
+        let away = self.store.conducted(id).await?.map(|then| away(&then, &moment()));
+        let time = away.and_then(|away| time_to_come_back(away, self.hub.patience()));
+        let Some(time) = time else {
+            warn!(?away, "was not conducted for longer than a lease: interrupted");
+            let events = performance.abandoned().into();
+            return self.perform_to_its_end(&mut performance, events).await;
+        };
+        info!(phase = performance.run.phase().name(), ?away, "taken up again");
+        for (age, effect) in due {
+            self.owe(&mut performance, effect, age);
+        }
+        // They are given to each agent when it comes, if it holds the trial.
+        performance.told = performance.issued.len();
+        performance.absent = performance.needed();
+        performance.absent_until = (!performance.absent.is_empty()).then(|| Instant::now() + time);
+        let here = self.hub.attached();
+        let events =
+            here.into_iter().filter_map(|(agent, holding)| self.attached(&mut performance, &agent, holding));
+        let events = events.collect();
+        self.perform_to_its_end(&mut performance, events).await
+    }
+
+    async fn perform_to_its_end(
+        &mut self,
+        performance: &mut Performance,
+        events: VecDeque<RunEvent>,
+    ) -> Result<(), StoreError> {
+        let played = self.play(performance, events).await;
         if played.is_err() {
             // The store is gone, but nothing may be left running.
             if let Some(index) = performance.run.index() {
                 let parties =
                     performance.run.parties(index).iter().map(|party| party.agent.clone()).collect();
-                self.release(&mut performance, index, parties);
+                self.release(performance, index, parties);
+                self.tell(performance);
             }
         }
         played
@@ -202,8 +249,12 @@ impl Conductor {
     }
 
     /// The loop of a run: await, decide, store, perform.
-    async fn play(&mut self, performance: &mut Performance) -> Result<(), StoreError> {
-        let mut events = VecDeque::from([RunEvent::Begin]);
+    async fn play(
+        &mut self,
+        performance: &mut Performance,
+        mut events: VecDeque<RunEvent>,
+    ) -> Result<(), StoreError> {
+        let mut conducted = tokio::time::interval(CONDUCTED);
         let mut flush = tokio::time::interval(FLUSH);
         let mut cancelled = false;
         while performance.run.outcome().is_none() {
@@ -212,6 +263,7 @@ impl Conductor {
                 continue;
             }
             let timer = performance.timers.iter().map(|(at, _)| *at).min();
+            let timer = performance.absent_until.or(timer);
             let queue = self.queue.clone();
             tokio::select! {
                 Some(heard) = self.heard.recv() => events.extend(self.hear(performance, heard).await),
@@ -220,9 +272,14 @@ impl Conductor {
                     events.push_back(RunEvent::Cancel);
                 }
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {
+                    if performance.absent_until.is_some() {
+                        events.extend(performance.stayed_away());
+                        continue;
+                    }
                     let now = Instant::now();
                     events.extend(performance.timers.extract_if(.., |(at, _)| *at <= now).map(|(_, event)| event));
                 }
+                _ = conducted.tick() => self.store.conducts(&performance.id, &moment()).await?,
                 _ = flush.tick() => {
                     self.flush(performance).await?;
                     self.tell_progress(performance);
@@ -233,45 +290,46 @@ impl Conductor {
     }
 
     async fn apply(&mut self, performance: &mut Performance, event: RunEvent) -> Result<(), StoreError> {
-        let (run, effects) = performance.run.clone().step(&event);
-        // A finished run's verdicts come before the event that finishes it: who sees the end of a
-        // run finds its verdicts.
-        for effect in &effects {
-            match effect {
-                Effect::Close { index, whole } => self.close_trial(performance, *index, *whole).await?,
-                Effect::Finish { outcome } => {
-                    let complete = *outcome == Outcome::Completed;
-                    let verdicts = judge(&performance.plan, &performance.evidence, complete);
-                    self.store.put_verdicts(&performance.id, JUDGE_VERSION, now_micros(), &verdicts).await?;
-                }
-                _ => {}
+        for effect in decide(&self.store, performance, &event).await? {
+            if let Effect::Prepare { index } = effect
+                && let Some((case, trial)) = performance.steps.get(index).copied()
+                && let Some(schedule) = performance.schedule.cases.get(case as usize)
+            {
+                performance.gathering = Some(Gathering::new(case, trial, schedule));
             }
+            self.owe(performance, effect, Duration::ZERO);
         }
-        self.store.append_event(&performance.id, now_micros(), &event, run.phase(), run.outcome()).await?;
-        if run.phase() != performance.run.phase() {
-            let case = run.index().and_then(|index| performance.steps.get(index)).map(|(case, _)| *case);
-            info!(from = performance.run.phase().name(), to = run.phase().name(), case, "phase");
-        }
-        performance.run = run;
-        for effect in effects {
-            self.perform(performance, effect);
-        }
+        self.tell(performance);
         self.tell_progress(performance);
         Ok(())
     }
 
-    fn perform(&mut self, performance: &mut Performance, effect: Effect) {
+    /// Gives the orders that were not given yet.
+    fn tell(&self, performance: &mut Performance) {
+        for (agent, order) in performance.issued.iter().skip(performance.told) {
+            self.hub.tell(agent, to_agent::Body::Run(order.clone()));
+        }
+        performance.told = performance.issued.len();
+    }
+
+    /// Makes of an effect the orders to give and the times to mind; it was asked for so long ago.
+    fn owe(&self, performance: &mut Performance, effect: Effect, age: Duration) {
         match effect {
             Effect::Prepare { index } => {
                 let Some((case, trial)) = performance.steps.get(index).copied() else { return };
                 let Some(schedule) = performance.schedule.cases.get(case as usize) else { return };
-                performance.gathering = Some(Gathering::new(case, trial, schedule));
-                performance.issued.clear();
+                let ends_after =
+                    self.hub.patience().lost().saturating_add(
+                        performance.run.trial(index).map_or(Duration::ZERO, TrialPlan::longest),
+                    );
+                let ends_after_millis = u64::try_from(ends_after.as_millis()).unwrap_or(u64::MAX);
                 let token = trial_token(&performance.id, case, trial);
                 let assignments: Vec<Assignment> = schedule.assignments.clone();
+                performance.forget_orders();
                 for assignment in assignments {
                     let agent = assignment.agent.clone();
-                    let prepare = v1::Prepare { token, assignment: Some((&assignment).into()) };
+                    let prepare =
+                        v1::Prepare { token, assignment: Some((&assignment).into()), ends_after_millis };
                     self.order(performance, index, &agent, Order::Prepare(prepare));
                 }
             }
@@ -294,10 +352,12 @@ impl Conductor {
             Effect::Count { index } => self.order_all(performance, index, &Order::Count(v1::Count {})),
             Effect::Release { index, agents } => self.release(performance, index, agents),
             Effect::Hold { index, time } => {
-                performance.timers.push((Instant::now() + time, RunEvent::HoldOver { index }));
+                let left = time.saturating_sub(age);
+                performance.timers.push((Instant::now() + left, RunEvent::HoldOver { index }));
             }
             Effect::Watch { deadline, time } => {
-                performance.timers.push((Instant::now() + time, RunEvent::Late { deadline }));
+                let left = time.saturating_sub(age);
+                performance.timers.push((Instant::now() + left, RunEvent::Late { deadline }));
             }
             Effect::Close { .. } => {}
             Effect::Finish { outcome } => {
@@ -308,6 +368,8 @@ impl Conductor {
     }
 
     fn release(&self, performance: &mut Performance, index: usize, agents: Vec<AgentName>) {
+        // What came before is moot: who comes back is only to close.
+        performance.forget_orders();
         for agent in agents {
             self.order(performance, index, &agent, Order::Release(v1::Release {}));
         }
@@ -331,8 +393,38 @@ impl Conductor {
         let Some((case, trial)) = performance.steps.get(index).copied() else { return };
         let run = performance.id.to_string();
         let order = v1::RunOrder { run, epoch: EPOCH, case, trial, order: Some(order) };
-        self.hub.tell(agent, to_agent::Body::Run(order.clone()));
         performance.issued.push((agent.clone(), order));
+    }
+
+    /// An agent attached: the orders of the trial at hand are given again, if it holds it or is still to
+    /// prepare it. If it must hold it and does not, that is an event.
+    fn attached(
+        &self,
+        performance: &mut Performance,
+        agent: &AgentName,
+        holding: Option<v1::Holding>,
+    ) -> Option<RunEvent> {
+        let (run, at) = (performance.id.to_string(), performance.at());
+        let is_this = |h: &v1::Holding| h.run == run && h.epoch == EPOCH && at == Some((h.case, h.trial));
+        if let Some(other) = holding.clone().filter(|h| h.ended.is_empty() && !is_this(h)) {
+            self.let_go(agent, other);
+        }
+        let waited = performance.is_back(agent);
+        let ended = holding.filter(is_this).map(|holding| holding.ended);
+        if performance.run.must_hold(agent) && ended.as_deref() != Some("") {
+            return Some(match ended {
+                // It kept to its lease, and it was the controller that was away.
+                Some(_) if waited => RunEvent::Interrupt,
+                why => RunEvent::Lost {
+                    agent: agent.clone(),
+                    why: why.unwrap_or_else(|| "it was started again and does not hold its trial".into()),
+                },
+            });
+        }
+        for (_, order) in performance.issued.iter().filter(|(name, _)| name == agent) {
+            self.hub.tell(agent, to_agent::Body::Run(order.clone()));
+        }
+        None
     }
 
     /// What an agent's word means to the run, if anything.
@@ -340,12 +432,7 @@ impl Conductor {
         match heard {
             Heard::Surveyed(_) => None,
             Heard::Lost(agent, why) => Some(RunEvent::Lost { agent, why }),
-            Heard::Reattached(agent) => {
-                for (_, order) in performance.issued.iter().filter(|(name, _)| *name == agent) {
-                    self.hub.tell(&agent, to_agent::Body::Run(order.clone()));
-                }
-                None
-            }
+            Heard::Attached(agent, holding) => self.attached(performance, &agent, holding),
             Heard::Message(agent, message) => {
                 if message.run != performance.id.0 || message.epoch != EPOCH {
                     self.stale(&agent, &message).await;
@@ -358,9 +445,8 @@ impl Conductor {
                 if known {
                     return None;
                 }
-                let at = performance.run.index().and_then(|index| performance.steps.get(index));
-                if at != Some(&(message.case, message.trial)) {
-                    performance.samples.extend(sample_row(&agent, &message));
+                if performance.at() != Some((message.case, message.trial)) {
+                    performance.keep(&agent, &message, true);
                     return None;
                 }
                 performance.take(agent.clone(), *message).unwrap_or_else(|why| {
@@ -371,28 +457,12 @@ impl Conductor {
         }
     }
 
-    async fn close_trial(
-        &self,
-        performance: &mut Performance,
-        index: usize,
-        whole: bool,
-    ) -> Result<(), StoreError> {
-        let case = performance.steps.get(index).map(|(case, _)| *case as usize);
-        let schedule = case.and_then(|case| performance.schedule.cases.get(case));
-        let (Some(gathering), Some(schedule)) = (performance.gathering.take(), schedule) else {
-            return Ok(());
-        };
-        let evidence = gathering.close(schedule, whole);
-        self.store.put_trial(&performance.id, &evidence, whole).await?;
-        performance.evidence.push(evidence);
-        Ok(())
-    }
-
     /// Stores what was heard and then says so: what is acknowledged survives.
     async fn flush(&self, performance: &mut Performance) -> Result<(), StoreError> {
-        if !performance.samples.is_empty() {
-            let samples = std::mem::take(&mut performance.samples);
-            self.store.put_samples(&samples).await?;
+        let samples = std::mem::take(&mut performance.samples);
+        let messages = std::mem::take(&mut performance.messages);
+        if !samples.is_empty() || !messages.is_empty() {
+            self.store.put_heard(&samples, &messages).await?;
         }
         for (agent, sequence) in std::mem::take(&mut performance.unacknowledged) {
             self.acknowledge(&agent, &performance.id.0, EPOCH, sequence);

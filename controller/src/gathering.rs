@@ -18,7 +18,7 @@ pub struct Gathering {
     ticks: BTreeMap<AgentName, Vec<Tick>>,
     asked_rate: Option<u64>,
     steps: Vec<PlacedStep>,
-    observations: Vec<Observation>,
+    observations: BTreeMap<u32, Observation>,
 }
 
 impl Gathering {
@@ -54,18 +54,15 @@ impl Gathering {
             ticks: BTreeMap::new(),
             asked_rate: schedule.asked_rate(),
             steps: schedule.steps.clone(),
-            observations: Vec::new(),
+            observations: BTreeMap::new(),
         }
     }
 
-    /// What a step answered; steps come in order, so a number that is not the next one is a stranger's.
+    /// What a step answered. Steps are done in order; after a restart of the controller the answers are told
+    /// again agent by agent. The first answer to a step counts, and nobody answers another's.
     pub fn answered(&mut self, agent: &AgentName, number: u32, answer: Answer) {
-        let next = self.observations.len() as u32;
-        let Some(step) = self.steps.get(number as usize).filter(|s| number == next && s.agent == *agent)
-        else {
-            return;
-        };
-        self.observations.push(Observation {
+        let Some(step) = self.steps.get(number as usize).filter(|step| step.agent == *agent) else { return };
+        self.observations.entry(number).or_insert_with(|| Observation {
             step: number,
             agent: agent.clone(),
             text: step.action.to_string(),
@@ -160,6 +157,9 @@ impl Gathering {
                 gaps.push(format!("{} samples of {} are missing", end.samples_missing, end.agent));
             }
         }
+        if whole && self.observations.len() < self.steps.len() {
+            gaps.push(format!("{} answers are missing", self.steps.len() - self.observations.len()));
+        }
         let (accept, answered) = schedule.asked_of_servers();
         let ramp = self.ramp();
         TrialEvidence {
@@ -171,7 +171,7 @@ impl Gathering {
             answered,
             ramp,
             ends: self.ends.into_values().collect(),
-            observations: self.observations,
+            observations: self.observations.into_values().collect(),
             gaps,
         }
     }

@@ -1,6 +1,7 @@
 //! The attached agents: who is there, what they offer, one bounded mailbox each. The hub knows no
 //! run; it passes messages on and says who fell away.
 
+use crate::patience::Patience;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,27 +18,6 @@ const MAILBOX: usize = 64;
 /// Messages on their way from all agents to the conductor: a full one slows the streams down.
 const INBOX: usize = 4_096;
 
-/// How long an agent may be silent.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// An agent's load stands on its lease for this long after a beat was answered.
-    pub lease: Duration,
-    /// Without a beat for this long, it is suspect.
-    pub suspect: Duration,
-    /// Without a beat for this long, it is lost. Longer than the lease: a lost agent is silent.
-    pub lost: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(15),
-            suspect: Duration::from_secs(3),
-            lost: Duration::from_secs(20),
-        }
-    }
-}
-
 /// What the conductor hears.
 #[derive(Debug)]
 pub enum Heard {
@@ -45,8 +25,9 @@ pub enum Heard {
     Message(AgentName, Box<v1::RunMessage>),
     /// An agent read its facts again.
     Surveyed(AgentName),
-    /// An agent came back on a new stream; the orders of the trial at hand are to be repeated.
-    Reattached(AgentName),
+    /// An agent came, or came back on a new stream, and holds, or gave up last, this trial; the orders of
+    /// the trial at hand are to be repeated.
+    Attached(AgentName, Option<v1::Holding>),
     /// An agent was silent for too long, or said that it stops.
     Lost(AgentName, String),
 }
@@ -68,12 +49,16 @@ pub enum AttachError {
     /// Another process has the name.
     #[error("an agent named {0} is attached already: give this one another --name, or stop the other one")]
     NameTaken(AgentName),
+    /// Another process had it a moment ago, and may come back.
+    #[error("an agent named {0} was attached a moment ago: it has a little time to come back")]
+    NameKept(AgentName),
 }
 
 struct Member {
     host: Host,
     version: String,
     instance: String,
+    holding: Option<v1::Holding>,
     /// Counts the streams of this hub, so that the end of an old one is not taken for the new one's.
     stream: u64,
     mailbox: mpsc::Sender<v1::ToAgent>,
@@ -135,15 +120,16 @@ impl Hub {
         facts: HostFacts,
         version: String,
         instance: String,
+        holding: Option<v1::Holding>,
     ) -> Result<Attachment, AttachError> {
         let (mailbox, outbound) = mpsc::channel(MAILBOX);
         let mut members = self.members();
         let back = match members.by_name.get(&name) {
-            Some(other)
-                if other.instance != instance
-                    && (other.attached || other.heard.elapsed() < self.patience.suspect) =>
-            {
+            Some(other) if other.instance != instance && other.attached => {
                 return Err(AttachError::NameTaken(name));
+            }
+            Some(other) if other.instance != instance && other.heard.elapsed() < self.patience.suspect() => {
+                return Err(AttachError::NameKept(name));
             }
             Some(other) => other.instance == instance,
             None => false,
@@ -151,16 +137,24 @@ impl Hub {
         members.streams += 1;
         let stream = members.streams;
         let host = Host { name: name.clone(), labels, facts };
-        let member =
-            Member { host, version, instance, stream, mailbox, attached: true, heard: Instant::now() };
+        let heard = Instant::now();
+        let member = Member {
+            host,
+            version,
+            instance,
+            holding: holding.clone(),
+            stream,
+            mailbox,
+            attached: true,
+            heard,
+        };
         let replaced = members.by_name.insert(name.clone(), member);
         drop(members);
         info!(agent = %name, back, "attached");
-        match replaced {
-            Some(_) if back => self.pass(Heard::Reattached(name.clone())),
-            Some(_) => self.pass(Heard::Lost(name.clone(), "another process took its name over".into())),
-            None => {}
+        if replaced.is_some() && !back {
+            self.pass(Heard::Lost(name.clone(), "another process took its name over".into()));
         }
+        self.pass(Heard::Attached(name.clone(), holding));
         Ok(Attachment { name, stream, outbound })
     }
 
@@ -172,11 +166,12 @@ impl Hub {
         }
     }
 
-    /// The agent is alive.
-    pub fn beat(&self, name: &AgentName, stream: u64) {
-        if let Some(member) = self.members().by_name.get_mut(name).filter(|member| member.stream == stream) {
-            member.heard = Instant::now();
-        }
+    /// The agent is alive. Whether this stream is its own: one that is lost, or has another stream, must
+    /// attach again and is given no lease on this one.
+    pub fn beat(&self, name: &AgentName, stream: u64) -> bool {
+        let mut members = self.members();
+        let member = members.by_name.get_mut(name).filter(|member| member.stream == stream);
+        member.map(|member| member.heard = Instant::now()).is_some()
     }
 
     /// The agent read its facts again.
@@ -228,8 +223,15 @@ impl Hub {
     pub fn inventory(&self) -> Inventory {
         let members = self.members();
         let fit =
-            members.by_name.values().filter(|m| m.attached && m.heard.elapsed() < self.patience.suspect);
+            members.by_name.values().filter(|m| m.attached && m.heard.elapsed() < self.patience.suspect());
         Inventory { hosts: fit.map(|member| member.host.clone()).collect() }
+    }
+
+    /// The agents that are attached, with what each said that it holds when it came.
+    pub fn attached(&self) -> Vec<(AgentName, Option<v1::Holding>)> {
+        let members = self.members();
+        let attached = members.by_name.iter().filter(|(_, member)| member.attached);
+        attached.map(|(name, member)| (name.clone(), member.holding.clone())).collect()
     }
 
     /// All agents, as people see them.
@@ -256,7 +258,7 @@ impl Hub {
                 let lost: Vec<_> = members
                     .by_name
                     .iter()
-                    .filter(|(_, member)| member.heard.elapsed() >= self.patience.lost)
+                    .filter(|(_, member)| member.heard.elapsed() >= self.patience.lost())
                     .map(|(name, member)| (name.clone(), member.heard.elapsed()))
                     .collect();
                 lost.iter().for_each(|(name, _)| drop(members.by_name.remove(name)));

@@ -1,8 +1,10 @@
 //! A run while it is conducted: where it is, what was heard of the trial at hand.
 
+use crate::clock::now_micros;
 use crate::gathering::Gathering;
-use crate::store::SampleRow;
-use std::collections::BTreeMap;
+use crate::store::{MessageRow, SampleRow};
+use prost::Message as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 use tuplelab_domain::evidence::{HostClock, TrialEvidence};
@@ -26,9 +28,16 @@ pub(crate) struct Performance {
     pub(crate) timers: Vec<(Instant, RunEvent)>,
     /// The orders of the trial at hand, for agents that come back.
     pub(crate) issued: Vec<(AgentName, v1::RunOrder)>,
+    /// So many of them were given.
+    pub(crate) told: usize,
     pub(crate) seen: BTreeMap<AgentName, u64>,
     pub(crate) unacknowledged: BTreeMap<AgentName, u64>,
     pub(crate) samples: Vec<SampleRow>,
+    pub(crate) messages: Vec<MessageRow>,
+    /// Agents that are to come back after the controller was started again, and until when: meanwhile
+    /// no other time runs out.
+    pub(crate) absent: BTreeSet<AgentName>,
+    pub(crate) absent_until: Option<Instant>,
 }
 
 impl Performance {
@@ -80,10 +89,40 @@ impl Performance {
             evidence,
             timers: Vec::new(),
             issued: Vec::new(),
+            told: 0,
             seen: BTreeMap::new(),
             unacknowledged: BTreeMap::new(),
             samples: Vec::new(),
+            messages: Vec::new(),
+            absent: BTreeSet::new(),
+            absent_until: None,
         }
+    }
+
+    /// Puts aside what an agent said, to be stored before it is acknowledged.
+    pub(crate) fn keep(&mut self, agent: &AgentName, message: &v1::RunMessage, late: bool) {
+        match row(agent, message, late) {
+            Row::Sample(row) => self.samples.push(row),
+            Row::Message(row) => self.messages.push(row),
+        }
+    }
+
+    /// The orders so far are of no use to anybody who comes back.
+    pub(crate) fn forget_orders(&mut self) {
+        self.issued.clear();
+        self.told = 0;
+    }
+
+    /// Takes in again a sample that is stored.
+    pub(crate) fn recall_sample(&mut self, row: &SampleRow) {
+        if let Some(gathering) = &mut self.gathering {
+            gathering.sample(&row.agent, &row.sample);
+        }
+    }
+
+    /// The trial at hand, by case and trial.
+    pub(crate) fn at(&self) -> Option<(u32, u32)> {
+        self.run.index().and_then(|index| self.steps.get(index)).copied()
     }
 
     /// Takes in what an agent says of the trial at hand.
@@ -92,7 +131,7 @@ impl Performance {
         agent: AgentName,
         message: v1::RunMessage,
     ) -> Result<Option<RunEvent>, String> {
-        self.samples.extend(sample_row(&agent, &message));
+        self.keep(&agent, &message, false);
         let Some(gathering) = &mut self.gathering else {
             // The trial's evidence is closed; only its end is still of interest.
             return Ok(match message.body {
@@ -173,17 +212,50 @@ fn left_out(plan: &Plan, schedule: &Schedule) -> Vec<TrialEvidence> {
     trials.collect()
 }
 
-/// A sample as the store keeps it; a sample that cannot be read is none, and shows as a gap.
-pub(crate) fn sample_row(agent: &AgentName, message: &v1::RunMessage) -> Option<SampleRow> {
-    let Some(Body::Sample(sample)) = &message.body else { return None };
-    Some(SampleRow {
+/// How the store keeps what an agent said.
+pub(crate) enum Row {
+    Sample(SampleRow),
+    Message(MessageRow),
+}
+
+/// A sample that came in time is a sample; everything else is kept as it came, also a sample that cannot be
+/// read, which then shows as a gap.
+pub(crate) fn row(agent: &AgentName, message: &v1::RunMessage, late: bool) -> Row {
+    if let Some(Body::Sample(sample)) = message.body.as_ref().filter(|_| !late)
+        && let Ok(sample) = sample.clone().try_into()
+    {
+        return Row::Sample(SampleRow {
+            run: RunId(message.run.clone()),
+            epoch: message.epoch,
+            agent: agent.clone(),
+            sequence: message.sequence,
+            case: message.case,
+            trial: message.trial,
+            sample,
+        });
+    }
+    let kind = match &message.body {
+        Some(Body::Ready(_)) => "ready",
+        Some(Body::Failed(_)) => "failed",
+        Some(Body::Sample(_)) => "sample",
+        Some(Body::Plateau(_)) => "plateau",
+        Some(Body::Counted(_)) => "counted",
+        Some(Body::Collected(_)) => "collected",
+        Some(Body::Answered(_)) => "answered",
+        Some(Body::Resting(_)) => "resting",
+        None => "unknown",
+    };
+    Row::Message(MessageRow {
         run: RunId(message.run.clone()),
         epoch: message.epoch,
         agent: agent.clone(),
         sequence: message.sequence,
         case: message.case,
         trial: message.trial,
-        sample: sample.clone().try_into().ok()?,
+        at_micros: now_micros(),
+        kind: kind.into(),
+        late,
+        body: message.encode_to_vec(),
     })
 }
 

@@ -14,7 +14,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_request, server_reflection_response,
 };
-use tuplelab_controller::{ControllerConfig, ControllerError, Patience, serve};
+use tuplelab_controller::{ControllerConfig, ControllerError, Ending, Patience, serve};
 use tuplelab_proto::dial::{Address, dial};
 use tuplelab_proto::v1::{
     FromAgent, GetRunRequest, Hello, ListAgentsRequest, SubmitRequest, agents_client::AgentsClient,
@@ -50,7 +50,10 @@ impl Served {
             |address| {
                 let _ = ready.send(address);
             },
-            async { drop(stopped.await) },
+            async {
+                let _ = stopped.await;
+                Ending::ForGood
+            },
         ));
         let address = is_ready.await.expect("it serves").expect("over TCP");
         let url: Address = format!("http://{address}").parse().expect("an address");

@@ -26,6 +26,9 @@
 //! | place, remedy | where a host runs (machine, namespace, container, pod); the command that lifts a limit there |
 //! | schedule, assignment | all hosts' concrete work; one agent's part, no choices left |
 //! | agent, worker, lane | daemon on a host; its engine process; a thread with its own descriptor table |
+//! | lease | the right to put load on the network; it ends by itself unless the controller is heard |
+//! | spool | what an agent said and the controller has not acknowledged |
+//! | epoch | a life of a run: after a restart of the controller within the lease it is still the same |
 //! | sample, readings | one worker's counters at one tick; the kernel's own counters |
 //! | due | the moment at which a plan's rate wants a connect to begin; its time runs from there |
 //! | occupancy | the tenth of a client's flows that was established when a connect began |

@@ -25,6 +25,8 @@ const RAMP_OVER_NANOS: Nanos = 20_000_000;
 const GREETING_NANOS: Nanos = 2_000_000_000;
 /// Connections that have sent no token yet; of more than these, the oldest is dropped.
 const PENDING: usize = 4_096;
+/// So often it is looked whether a lease that has ended was renewed.
+const NO_LEASE_NANOS: Nanos = 10_000_000;
 /// After an accept that failed for want of descriptors or memory: the connections stay queued.
 const BACK_OFF_NANOS: Nanos = 100_000_000;
 const LONGEST_BACK_OFF_NANOS: Nanos = 1_000_000_000;
@@ -67,6 +69,11 @@ pub(crate) fn run<N: Net>(station: &Station<'_, N>, servers: &Servers, listeners
     let net = station.net;
     let mut last_work = net.now();
     while !station.signals.is_released() {
+        let now = net.now();
+        if !station.signals.may_act(now) {
+            net.sleep(Some(now + NO_LEASE_NANOS));
+            continue;
+        }
         let found = acceptor.round();
         let now = net.now();
         match found {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::flow::Token;
 use crate::lane::Signals;
+use crate::lease::Term;
 use crate::net::fake::{FakeNet, Received, Script};
 use crate::tally::Tally;
 use std::cell::{Cell, RefCell};
@@ -40,7 +41,7 @@ fn lane_that(
     let work = Serve { listeners, lanes: vec![turn.clone(); lanes], accept, answered, watch: None };
     let turns = ListenerTurns::new(1, &work.lanes, false);
     let servers = Servers { token: TRIAL, gate: Gate::of(accept), work, turns };
-    let (signals, tally, passed) = (Signals::new(), Tally::default(), Cell::new(0));
+    let (signals, tally, passed) = (Signals::new(Term::endless()), Tally::default(), Cell::new(0));
     let last = RefCell::new(Counters::default());
     let net = FakeNet::new(|| {
         last.replace(tally.counters());
@@ -162,7 +163,7 @@ fn a_watched_connection_is_answered_and_let_go_when_its_client_closes() {
     let work = Serve { listeners, lanes, accept: Accept::All, answered: false, watch: Some(1) };
     let turns = ListenerTurns::new(1, &work.lanes, true);
     let servers = Servers { token: TRIAL, gate: None, work, turns };
-    let (signals, tally, passed) = (Signals::new(), Tally::default(), Cell::new(0));
+    let (signals, tally, passed) = (Signals::new(Term::endless()), Tally::default(), Cell::new(0));
     let (last, step, held_first) = (RefCell::new(Counters::default()), Cell::new(0), Cell::new(0));
     let (kept, moving) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(Vec::new())));
     let idle = || {

@@ -29,6 +29,8 @@ const HANGS_NANOS: Nanos = 10_000_000;
 /// In a wait for a paced connect that is shorter than this only the oldest flow is watched; in a
 /// longer one, all of them.
 const SHORT_WAIT_NANOS: Nanos = 1_000_000;
+/// So often it is looked whether a lease that has ended was renewed.
+const NO_LEASE_NANOS: Nanos = 10_000_000;
 /// Flows that replace others are numbered from here on, by their block and their turn.
 const REPLACING: u64 = 1 << 63;
 /// So many refusals in a row that say "no more left" end a block: the rest would be refused too,
@@ -175,6 +177,9 @@ impl<'a, N: Net> Connector<'a, N> {
                 continue;
             }
             let now = net.now();
+            if self.rests_without_lease(now) {
+                continue;
+            }
             self.look(now);
             let Some((pacer, due)) = pacer.zip(due) else { return Leave::Now };
             match pacer.begin(due, now) {
@@ -261,19 +266,35 @@ impl<'a, N: Net> Connector<'a, N> {
         }
     }
 
+    /// Without a lease nothing is begun or answered; it may be renewed in a moment, or all is closed.
+    fn rests_without_lease(&self, now: Nanos) -> bool {
+        let rests = !self.station.signals.may_act(now);
+        if rests {
+            self.station.net.sleep(Some(now + NO_LEASE_NANOS));
+        }
+        rests
+    }
+
     fn settle_oldest(&mut self) -> bool {
         let Self { station, clients, window, held, established, .. } = self;
         let now = station.net.now();
+        if !station.signals.may_act(now) {
+            return false;
+        }
         window.settle_oldest(station.net, now, &mut |settled| {
             keep(station, clients, held, established, settled);
         })
     }
 
     fn settle_until(&mut self, until: Option<Nanos>) {
-        let Self { station, clients, window, held, established, .. } = self;
+        let Self { station, window, .. } = self;
         let until = window.deadline().into_iter().chain(until).min();
         let ready = station.net.wait(window.watch(), until);
         let now = station.net.now();
+        if self.rests_without_lease(now) {
+            return;
+        }
+        let Self { station, clients, window, held, established, .. } = self;
         window.settle_ready(station.net, &ready, now, &mut |settled| {
             keep(station, clients, held, established, settled);
         });
@@ -303,7 +324,12 @@ impl<'a, N: Net> Connector<'a, N> {
         let mut rounds = Rounds::new(activity.bytes, clients.work.timeout_micros.saturating_mul(1_000));
         if let Some(mut slots) = Slots::new(per_second, since, *index, clients.work.lanes.len()) {
             while !signals.is_resting() {
-                match slots.take(net.now()) {
+                let now = net.now();
+                if !signals.may_act(now) {
+                    net.sleep(Some(now + NO_LEASE_NANOS));
+                    continue;
+                }
+                match slots.take(now) {
                     Slot::Wait(due) => {
                         let until = rounds.deadline().into_iter().chain([due]).min();
                         let ready = net.wait(rounds.watch(held), until);
@@ -341,6 +367,9 @@ impl<'a, N: Net> Connector<'a, N> {
         while !signals.is_resting() {
             self.settle_oldest();
             let now = net.now();
+            if self.rests_without_lease(now) {
+                continue;
+            }
             match slots.take(now) {
                 Slot::Wait(due) if due - now < SHORT_WAIT_NANOS => net.sleep(Some(due)),
                 Slot::Wait(due) => self.settle_until(Some(due)),
@@ -402,7 +431,8 @@ impl<'a, N: Net> Connector<'a, N> {
         let net = self.station.net;
         let mut tried = 0;
         let mut refused = Failures::default();
-        for block in probes.iter().filter_map(|index| self.blocks.get(*index)) {
+        let may_act = |_: &&FlowBlock| self.station.signals.may_act(net.now());
+        for block in probes.iter().filter_map(|index| self.blocks.get(*index)).take_while(may_act) {
             let port = match &block.ports {
                 BlockPorts::Explicit(ports) => ports.bounds().map(|(first, _)| first),
                 BlockPorts::Kernel(_) => None,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::lane::Signals;
+use crate::lease::Term;
 use crate::net::fake::{FakeNet, Received, Script};
 use crate::pacer::Pace;
 use crate::tally::Tally;
@@ -71,7 +72,8 @@ fn lane_with(wide: &Wide, blocks: Vec<FlowBlock>, scripts: Vec<Script>, rate: Op
         probes: vec![Mutex::new(Some(vec![0]))],
         work,
     };
-    let (signals, tally, notices) = (Signals::new(), Tally::default(), RefCell::new(Vec::new()));
+    let (signals, tally, notices) =
+        (Signals::new(Term::endless()), Tally::default(), RefCell::new(Vec::new()));
     signals.set_go(1_000_000);
     let net = FakeNet::new(|| signals.release());
     net.opening.borrow_mut().extend(scripts);
@@ -223,7 +225,8 @@ fn churned(close: Close, scripts: Vec<Script>, until: usize) -> (Outcome, Vec<u1
         probes: vec![Mutex::new(None)],
         work,
     };
-    let (signals, tally, last) = (Signals::new(), Tally::default(), RefCell::new(Counters::default()));
+    let (signals, tally, last) =
+        (Signals::new(Term::endless()), Tally::default(), RefCell::new(Counters::default()));
     signals.set_go(1);
     let net = FakeNet::new(|| {
         last.replace(tally.counters());

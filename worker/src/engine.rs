@@ -8,6 +8,7 @@
 //!         --> Rest      clients: all that was begun has ended   --> Resting
 //!         --> Tell      the figures as they are           --> Told
 //!         --> Halt      clients: as above, early
+//!         --> Lease     load may go on until then; past it, and a moment, as Release, and Failed
 //!         --> Release   every lane closes with RST       --> Released, and the worker ends
 //! end of input, at any time: as Release
 //! ```
@@ -18,6 +19,7 @@
 
 use crate::WorkerError;
 use crate::check::check;
+use crate::lease::Lease;
 use crate::net::Nanos;
 use crate::net::linux::boottime;
 use crate::order::{self, Event};
@@ -54,8 +56,15 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
     // two, and one more for each of its turns.
     let (sender, events) = channel();
     order::read(input, sender.clone())?;
+    let mut lease = Lease::endless();
     let (token, files, work) = loop {
-        match next(&events, None) {
+        if lease.has_run_out(boottime()) {
+            return Err(WorkerError::LeaseEnded);
+        }
+        match next(&events, lease.look_at()) {
+            Some(Event::Order(WorkerOrder::Lease { until_boottime_nanos })) => {
+                lease.renew(until_boottime_nanos)
+            }
             Some(Event::Order(WorkerOrder::Prepare { token, files, work })) => break (token, files, work),
             Some(Event::Order(WorkerOrder::Release)) => {
                 let nothing = Figures::default();
@@ -74,9 +83,9 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
     };
     check(&work)?;
     if matches!(work, Work::Script(_)) {
-        return perform(&events, reports);
+        return perform(lease, &events, reports);
     }
-    let engine = Engine::start(token, work, &sender)?;
+    let engine = Engine::start(token, work, lease, &sender)?;
     if let Some(files) = files {
         process::limit_files(files).map_err(|errno| WorkerError::Files { files, errno })?;
     }
@@ -84,11 +93,25 @@ fn work(input: impl Read + Send + 'static, reports: &mut Reports<impl Write>) ->
 }
 
 /// A script: one step after the other, until the last one, `end`, or the end of the input.
-fn perform(events: &Receiver<Event>, reports: &mut Reports<impl Write>) -> Result<(), WorkerError> {
+fn perform(
+    mut lease: Lease,
+    events: &Receiver<Event>,
+    reports: &mut Reports<impl Write>,
+) -> Result<(), WorkerError> {
     let mut script = Script::default();
+    let term = lease.term();
     reports.write(&WorkerReport::Ready)?;
     loop {
-        match next(events, None) {
+        if lease.has_run_out(boottime()) {
+            return Err(WorkerError::LeaseEnded);
+        }
+        match next(events, lease.look_at()) {
+            Some(Event::Order(WorkerOrder::Lease { until_boottime_nanos })) => {
+                lease.renew(until_boottime_nanos)
+            }
+            Some(Event::Order(WorkerOrder::Step { .. })) if !term.stands(boottime()) => {
+                return Err(WorkerError::LeaseEnded);
+            }
             Some(Event::Order(WorkerOrder::Step { number, action })) => {
                 let answer = script.perform(&action);
                 reports.write(&WorkerReport::Answered { number, answer })?;
@@ -131,6 +154,7 @@ fn next(events: &Receiver<Event>, until: Option<Nanos>) -> Option<Event> {
 
 struct Engine {
     trial: Trial,
+    lease: Lease,
     pss_ready: Option<u64>,
     /// The zero of the samples.
     go: Option<Nanos>,
@@ -138,26 +162,61 @@ struct Engine {
     sequence: u64,
     tick: Option<Nanos>,
     plateau_reported: bool,
+    rest: Rest,
+}
+
+/// Whether held connections were to rest, and whether it was said that they do: once, and not before it was
+/// asked for, though lanes on which nothing moves rest at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    NotAsked,
+    Asked,
+    Reported,
 }
 
 impl Engine {
-    fn start(token: u64, work: Work, events: &Sender<Event>) -> Result<Self, WorkerError> {
-        let trial = Trial::start(token, work, events)?;
+    fn start(token: u64, work: Work, lease: Lease, events: &Sender<Event>) -> Result<Self, WorkerError> {
+        let trial = Trial::start(token, work, lease.term(), events)?;
         let pss_ready = process::pss_bytes();
-        Ok(Self { trial, pss_ready, go: None, sequence: 0, tick: None, plateau_reported: false })
+        Ok(Self {
+            trial,
+            lease,
+            pss_ready,
+            go: None,
+            sequence: 0,
+            tick: None,
+            plateau_reported: false,
+            rest: Rest::NotAsked,
+        })
     }
 
     fn run(mut self, events: &Receiver<Event>, reports: &mut Reports<impl Write>) -> Result<(), WorkerError> {
         reports.write(&WorkerReport::Ready)?;
         loop {
-            let progress = match next(events, self.tick) {
+            if self.lease.has_run_out(boottime()) {
+                if self.go.is_some() {
+                    reports.write(&self.sample())?;
+                }
+                return Err(WorkerError::LeaseEnded);
+            }
+            let until = self.tick.into_iter().chain(self.lease.look_at()).min();
+            let progress = match next(events, until) {
+                Some(Event::Order(WorkerOrder::Lease { until_boottime_nanos })) => {
+                    self.lease.renew(until_boottime_nanos);
+                    Progress::StillOpening
+                }
                 Some(Event::Order(WorkerOrder::Go { at_boottime_nanos })) => self.on_go(at_boottime_nanos),
                 Some(Event::Order(WorkerOrder::Halt)) => self.on_halt(),
                 Some(Event::Order(WorkerOrder::Move)) => {
                     self.trial.moves(boottime());
                     Progress::StillOpening
                 }
-                Some(Event::Order(WorkerOrder::Rest)) => self.trial.rest(),
+                Some(Event::Order(WorkerOrder::Rest)) => {
+                    if self.rest == Rest::NotAsked {
+                        self.rest = Rest::Asked;
+                    }
+                    self.trial.rest()
+                }
                 Some(Event::Order(WorkerOrder::Tell)) => {
                     reports.write(&WorkerReport::Told(self.figures()))?;
                     Progress::StillOpening
@@ -173,11 +232,14 @@ impl Engine {
                 }
                 Some(Event::Lane(lane, notice)) => self.trial.on(lane, notice)?,
                 None => {
-                    reports.write(&self.sample())?;
+                    if self.tick.is_some_and(|tick| tick <= boottime()) {
+                        reports.write(&self.sample())?;
+                    }
                     Progress::StillOpening
                 }
             };
-            if progress == Progress::Resting {
+            if progress == Progress::Resting && self.rest == Rest::Asked {
+                self.rest = Rest::Reported;
                 reports.write(&WorkerReport::Resting)?;
             }
             if progress == Progress::Plateau && !self.plateau_reported {

@@ -2,6 +2,7 @@
 //! connections than one table may. A lane owns its flows; no descriptor ever leaves it.
 
 use crate::WorkerError;
+use crate::lease::Term;
 use crate::net::linux::{LaneFd, LinuxNet};
 use crate::net::{Nanos, Net};
 use crate::tally::Tally;
@@ -30,14 +31,17 @@ pub(crate) struct Signals {
     rests: AtomicBool,
     halted: AtomicBool,
     released: AtomicBool,
+    term: Term,
 }
 
 /// No boot lasts five centuries.
 const NO_GO: Nanos = Nanos::MAX;
 
 impl Signals {
-    pub fn new() -> Self {
+    /// Nothing is ordered yet, under a lease.
+    pub fn new(term: Term) -> Self {
         Self {
+            term,
             go: AtomicU64::new(NO_GO),
             moves: AtomicU64::new(NO_GO),
             rests: AtomicBool::new(false),
@@ -84,6 +88,11 @@ impl Signals {
     /// Close everything.
     pub fn release(&self) {
         self.released.store(true, Ordering::Release);
+    }
+
+    /// Whether the lease allows to begin, or answer, something now.
+    pub fn may_act(&self, now: Nanos) -> bool {
+        self.term.stands(now)
     }
 
     /// Whether nothing more is to be opened.

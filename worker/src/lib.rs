@@ -31,6 +31,7 @@ mod flow;
 mod gate;
 mod held;
 mod lane;
+mod lease;
 mod net;
 mod order;
 mod pacer;
@@ -109,6 +110,9 @@ pub enum WorkerError {
     /// The thread that reads orders cannot be started.
     #[error("failed to start the thread that reads orders; raise the limit on processes (ulimit -u)")]
     Reader(#[source] std::io::Error),
+    /// Nobody renewed it: the agent is stopped, cut off or dead.
+    #[error("the lease ended: the agent did not renew it")]
+    LeaseEnded,
     /// Nobody reads the reports.
     #[error("failed to write a report")]
     Output(#[source] std::io::Error),
@@ -129,13 +133,12 @@ fn remedy(errno: Errno) -> &'static str {
     match errno {
         Errno::EADDRINUSE => "another socket has this endpoint: stop its process or choose another port",
         Errno::EADDRNOTAVAIL => "the address is not this host's: add it to an interface or choose another",
-        Errno::EACCES | Errno::EPERM => {
-            "choose a port from 1024 on, or lower net.ipv4.ip_unprivileged_port_start"
-        }
+        Errno::EACCES => "choose a port from 1024 on, or lower net.ipv4.ip_unprivileged_port_start",
+        Errno::EPERM => "a security profile (seccomp) forbids the call: allow it there",
         Errno::EMFILE => "raise the hard limit on open files (ulimit -Hn)",
         Errno::ENFILE => "raise fs.file-max",
         Errno::EAGAIN => "raise the limit on processes (ulimit -u, pids.max)",
-        Errno::ENOSYS => "Linux 5.9 or later is needed, with unshare and close_range allowed",
+        Errno::ENOSYS => "Linux 5.9 or later is needed, with close_range allowed",
         _ => "see the manual page of the call",
     }
 }

@@ -5,6 +5,7 @@ use crate::acceptor::{self, Servers};
 use crate::connector::{self, Clients};
 use crate::gate::Gate;
 use crate::lane::{Lane, Notice, Signals, Station, Task};
+use crate::lease::Term;
 use crate::net::Nanos;
 use crate::net::linux::{self, LaneFd, LinuxNet};
 use crate::order::Event;
@@ -67,15 +68,15 @@ impl Task for ConnectTask {
 
 impl Trial {
     /// Binds the listeners and starts the lanes; returns when every lane is up.
-    pub fn start(token: u64, work: Work, events: &Sender<Event>) -> Result<Self, WorkerError> {
+    pub fn start(token: u64, work: Work, term: Term, events: &Sender<Event>) -> Result<Self, WorkerError> {
         match work {
-            Work::Serve(work) => Self::serve(token, work, events),
-            Work::Connect(work) => Self::connect(token, work, events),
+            Work::Serve(work) => Self::serve(token, work, term, events),
+            Work::Connect(work) => Self::connect(token, work, term, events),
             Work::Script(_) => Err(WorkerError::OutOfTurn("a script has steps and no lanes; 'prepare'")),
         }
     }
 
-    fn serve(token: u64, work: Serve, events: &Sender<Event>) -> Result<Self, WorkerError> {
+    fn serve(token: u64, work: Serve, term: Term, events: &Sender<Event>) -> Result<Self, WorkerError> {
         let listeners: Vec<OwnedFd> = work
             .listeners
             .iter()
@@ -97,14 +98,14 @@ impl Trial {
             .collect();
         let turns = ListenerTurns::new(work.listeners.len(), &work.lanes, work.watch.is_some());
         let servers = Arc::new(Servers { token, gate: Gate::of(work.accept), work, turns });
-        let mut trial = Self::idle(Role::Server(Arc::clone(&servers)));
+        let mut trial = Self::idle(Role::Server(Arc::clone(&servers)), term);
         trial.start_lanes(kept, || ServeTask(Arc::clone(&servers)), events)?;
         // The lanes have theirs; a listener closes only when every table has let go of it.
         drop(listeners);
         Ok(trial)
     }
 
-    fn connect(token: u64, work: Connect, events: &Sender<Event>) -> Result<Self, WorkerError> {
+    fn connect(token: u64, work: Connect, term: Term, events: &Sender<Event>) -> Result<Self, WorkerError> {
         let lanes = work.lanes.len();
         let clients = Arc::new(Clients {
             token,
@@ -117,13 +118,13 @@ impl Trial {
         let complete = vec![Vec::new(); lanes];
         let role =
             Role::Client { clients: Arc::clone(&clients), complete, rested: 0, probing: 0, beyond: None };
-        let mut trial = Self::idle(role);
+        let mut trial = Self::idle(role, term);
         trial.start_lanes(vec![Vec::new(); lanes], || ConnectTask(Arc::clone(&clients)), events)?;
         Ok(trial)
     }
 
-    fn idle(role: Role) -> Self {
-        Self { lanes: Vec::new(), signals: Arc::new(Signals::new()), role }
+    fn idle(role: Role, term: Term) -> Self {
+        Self { lanes: Vec::new(), signals: Arc::new(Signals::new(term)), role }
     }
 
     /// One lane for each set of inherited listeners. After an error, those that did start are ended

@@ -664,3 +664,59 @@ fn an_endpoint_that_is_taken_or_not_ours_fails_the_preparation() {
     let why = prepare("192.0.2.1:7000".parse().unwrap());
     assert!(why.contains("EADDRNOTAVAIL") && why.contains("add it to an interface"), "{why}");
 }
+
+/// A moment from now on the clock of leases.
+fn moment(after: Duration) -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
+    u64::try_from(Duration::from(now).saturating_add(after).as_nanos()).unwrap()
+}
+
+/// Two workers under leases; the client connects slowly.
+fn leased(test: u8, lease: Duration) -> (Worker, Worker) {
+    let mut server = Worker::start();
+    let mut client = Worker::start();
+    let slow = Connect { rate: Some(50.0), ..self::client() };
+    let works =
+        [serve(self::server(test), &[1_000]), connect(vec![lane(test, 0, ports(20_001, 21_000))], slow)];
+    for (worker, work) in [&mut server, &mut client].into_iter().zip(works) {
+        worker.say(&WorkerOrder::Lease { until_boottime_nanos: moment(lease) });
+        worker.say(&WorkerOrder::Prepare { token: 77, files: None, work });
+        assert_eq!(worker.hear(), WorkerReport::Ready);
+        worker.go();
+    }
+    (server, client)
+}
+
+#[test]
+fn workers_whose_lease_ends_close_everything_by_themselves_and_say_why() {
+    let (server, client) = leased(60, Duration::from_millis(700));
+    let begun = Instant::now();
+    assert!(client.failed().contains("the lease ended"));
+    assert!(server.failed().contains("the lease ended"));
+    assert!(begun.elapsed() < Duration::from_secs(30), "nobody told them to");
+    assert_eq!([ESTABLISHED, TIME_WAIT, LISTEN].map(|state| sockets(60, state)), [0, 0, 0]);
+}
+
+#[test]
+fn a_lease_that_is_renewed_goes_on_and_one_that_has_ended_allows_no_connect() {
+    let (mut server, mut client) = leased(61, Duration::from_secs(60));
+    // It ends now, and is renewed a moment after: nothing is closed, nothing is begun in between.
+    client.say(&WorkerOrder::Lease { until_boottime_nanos: 1 });
+    let attempted = client.tell().counters.attempted;
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(client.tell().counters.attempted, attempted);
+    client.say(&WorkerOrder::Lease { until_boottime_nanos: moment(Duration::from_secs(60)) });
+    while client.tell().counters.attempted <= attempted + 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(server.tell().counters.held > 0);
+    client.release();
+    server.release();
+}
+
+#[test]
+fn a_worker_that_is_given_no_work_ends_with_its_lease_too() {
+    let mut worker = Worker::start();
+    worker.say(&WorkerOrder::Lease { until_boottime_nanos: 1 });
+    assert!(worker.failed().contains("the lease ended"));
+}

@@ -1,6 +1,6 @@
 //! `check`: what a plan asks for, and what the model says of it, before anything is run.
 
-use crate::args::CheckArgs;
+use crate::args::{CheckArgs, LeaseArgs};
 use crate::client::{connect, refused};
 use crate::exit::{Done, Exit, Stop};
 use crate::local_lab::{Size, spec};
@@ -183,9 +183,10 @@ fn lab_inventory(plan: &Plan) -> Result<Inventory, Stop> {
     }
     let size = Size::of(plan);
     let program = PathBuf::from("/proc/self/exe");
-    let addresses = spec(LabKind::Namespaces, size, Path::new("/"), Path::new("/"), program)
-        .plan()
-        .map_err(|error| failed(error.to_string()))?;
+    let addresses =
+        spec(LabKind::Namespaces, size, Path::new("/"), Path::new("/"), &LeaseArgs::default(), program)
+            .plan()
+            .map_err(|error| failed(error.to_string()))?;
     let hosts = size.hosts().zip(&addresses.hosts).enumerate().map(|(index, ((name, role, _), own))| {
         let mut facts = facts.clone();
         facts.network_namespace = index as u64;

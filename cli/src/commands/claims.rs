@@ -103,7 +103,8 @@ async fn in_own_lab(asked: &[ClaimId], args: &ClaimsArgs) -> Result<Vec<Row>, St
         size = size.and(Size::of(&super::checked(text, name)?));
     }
     let db = place::to_write(args.own.db.as_deref())?;
-    let (mut lab, mut client) = LocalLab::start(args.own.lab.map(Into::into), size, &db).await?;
+    let (mut lab, mut client) =
+        LocalLab::start(args.own.lab.map(Into::into), size, &db, &args.own.lease).await?;
     lab.notes.iter().for_each(|note| say(&format!("note: {note}")));
     let mut rows = Vec::new();
     let mut tried = Ok(());

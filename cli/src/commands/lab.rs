@@ -25,7 +25,7 @@ pub async fn lab(args: LabArgs) -> Done {
         client_addresses: addresses,
     };
     let db = place::to_write(args.own.db.as_deref())?;
-    let (mut lab, _) = LocalLab::start(args.own.lab.map(Into::into), size, &db).await?;
+    let (mut lab, _) = LocalLab::start(args.own.lab.map(Into::into), size, &db, &args.own.lease).await?;
     lab.notes.iter().for_each(|note| say(&format!("note: {note}")));
     print(&described(&lab))?;
     let mut look = tokio::time::interval(Duration::from_millis(500));

@@ -79,7 +79,8 @@ fn with_hold(text: &str, hold: Option<Span>) -> Result<String, Stop> {
 async fn in_own_lab(text: &str, name: &str, own: &OwnLab, json: bool) -> Done {
     let plan = super::checked(text, name)?;
     let db = place::to_write(own.db.as_deref())?;
-    let (mut lab, mut client) = LocalLab::start(own.lab.map(Into::into), Size::of(&plan), &db).await?;
+    let (mut lab, mut client) =
+        LocalLab::start(own.lab.map(Into::into), Size::of(&plan), &db, &own.lease).await?;
     lab.notes.iter().for_each(|note| say(&format!("note: {note}")));
     let ran = conduct(&mut client, text, || lab.all_alive()).await;
     let stopped = lab.stop().await;

@@ -1,7 +1,7 @@
 //! The agents' service: one stream each, between the wire and the hub.
 
 use crate::clock::{boot_id, boottime_nanos};
-use crate::hub::{Attachment, Hub};
+use crate::hub::{AttachError, Attachment, Hub};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -16,6 +16,8 @@ use tuplelab_proto::v1::{self, agents_server::Agents, from_agent, to_agent};
 
 /// How long a new stream may take to say who it is.
 const HELLO: Duration = Duration::from_secs(5);
+/// What one agent says of runs and the conductor has not taken yet; an agent sends no more at a time.
+const REPORTS: usize = 256;
 /// Labels that an agent may carry, and the bytes of each key or value.
 const MOST_LABELS: usize = 64;
 const LONGEST_LABEL: usize = 128;
@@ -54,9 +56,13 @@ impl AgentsService {
             hello.facts.ok_or_else(|| Status::invalid_argument(format!("agent {name} sent no facts")))?;
         let facts =
             HostFacts::try_from(facts).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.hub
-            .attach(name, labels, facts, hello.version, hello.instance)
-            .map_err(|error| Status::already_exists(error.to_string()))
+        self.hub.attach(name, labels, facts, hello.version, hello.instance, hello.holding).map_err(|error| {
+            match error {
+                AttachError::NameTaken(_) => Status::already_exists(error.to_string()),
+                // It tries again by itself.
+                AttachError::NameKept(_) => Status::unavailable(error.to_string()),
+            }
+        })
     }
 }
 
@@ -82,7 +88,7 @@ impl Agents for AgentsService {
         let welcome = v1::Welcome {
             version: self.version.clone(),
             protocol: PROTOCOL,
-            lease_millis: self.hub.patience().lease.as_millis() as u64,
+            lease_millis: self.hub.patience().lease().as_millis() as u64,
             clock: boot_id(),
         };
         // Answers to beats have a channel of their own, so that they never wait behind orders.
@@ -105,10 +111,21 @@ async fn listen(
     inbound: &mut Streaming<v1::FromAgent>,
     beats: mpsc::Sender<v1::ToAgent>,
 ) {
+    // A conductor that waits for its store must not keep beats from being answered: what is said of runs
+    // waits beside them. An agent has no more than this on its way.
+    let (reports, mut reported) = mpsc::channel(REPORTS);
+    let (to, from) = (hub.clone(), name.clone());
+    tokio::spawn(async move {
+        while let Some(message) = reported.recv().await {
+            to.message(&from, message).await;
+        }
+    });
     while let Ok(Some(message)) = inbound.message().await {
         match message.body {
             Some(from_agent::Body::Beat(beat)) => {
-                hub.beat(name, stream);
+                if !hub.beat(name, stream) {
+                    return;
+                }
                 let answer = v1::Beat { sent_at: beat.sent_at, received_at: boottime_nanos() };
                 // If the answers pile up the agent is not reading; it will miss them and reconnect.
                 let _ = beats.try_send(to_agent(to_agent::Body::Beat(answer)));
@@ -117,7 +134,7 @@ async fn listen(
                 Ok(facts) => hub.surveyed(name, facts),
                 Err(error) => tracing::warn!(agent = %name, %error, "facts cannot be read"),
             },
-            Some(from_agent::Body::Run(message)) => hub.message(name, message).await,
+            Some(from_agent::Body::Run(message)) => drop(reports.send(message).await),
             Some(from_agent::Body::Hello(_)) | None => {}
         }
     }

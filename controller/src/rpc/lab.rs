@@ -160,7 +160,7 @@ impl Lab for LabService {
         let patience = self.hub.patience();
         let current = self.queue.current();
         let agents = self.hub.agents().into_iter().map(|agent| {
-            let state = match (&current, agent.silent > patience.suspect) {
+            let state = match (&current, agent.silent > patience.suspect()) {
                 (_, true) => "suspect",
                 (Some(_), false) => "busy",
                 (None, false) => "idle",

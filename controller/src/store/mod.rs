@@ -13,6 +13,7 @@
 
 mod error;
 mod evidence;
+mod messages;
 mod open;
 mod plans;
 mod runs;
@@ -22,6 +23,7 @@ mod tests;
 mod value;
 
 pub use error::StoreError;
+pub use messages::{Conducted, MessageRow};
 pub use runs::RunSummary;
 pub use samples::SampleRow;
 
@@ -113,6 +115,29 @@ impl Store {
         self.end(tx, done).await
     }
 
+    /// The same, with what agents said before it: an event that follows from a message is stored with that
+    /// message, or neither is.
+    ///
+    /// # Errors
+    /// As `append_event` and `put_heard`.
+    pub async fn append_event_and_heard(
+        &self,
+        run: &RunId,
+        (at_micros, event): (i64, &RunEvent),
+        (phase, outcome): (Phase, Option<&Outcome>),
+        samples: &[SampleRow],
+        messages: &[MessageRow],
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let done = async {
+            samples::put(&mut tx, samples).await?;
+            messages::put(&mut tx, messages).await?;
+            runs::append_event(&mut tx, run, at_micros, event, phase, outcome).await
+        };
+        let done = done.await;
+        self.end(tx, done).await
+    }
+
     /// Stores the hosts as they were when the run was placed; replaces what was stored for it.
     ///
     /// # Errors
@@ -147,6 +172,48 @@ impl Store {
         let mut tx = self.begin().await?;
         let done = samples::put(&mut tx, batch).await;
         self.end(tx, done).await
+    }
+
+    /// Stores what agents said, all or none; what is there already is left as it is.
+    ///
+    /// # Errors
+    /// The database cannot be written: then nothing of it may be acknowledged.
+    pub async fn put_heard(&self, samples: &[SampleRow], messages: &[MessageRow]) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let done = async {
+            samples::put(&mut tx, samples).await?;
+            messages::put(&mut tx, messages).await
+        };
+        let done = done.await;
+        self.end(tx, done).await
+    }
+
+    /// What agents said of a run beside samples, and what came late, by epoch, agent and sequence.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn messages(&self, run: &RunId) -> Result<Vec<MessageRow>, StoreError> {
+        let mut tx = self.look().await?;
+        self.named(messages::of(&mut tx, run).await)
+    }
+
+    /// Stores that a run is conducted at this moment.
+    ///
+    /// # Errors
+    /// The run is unknown, or the database cannot be written.
+    pub async fn conducts(&self, run: &RunId, moment: &Conducted) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let done = messages::conducts(&mut tx, run, moment).await;
+        self.end(tx, done).await
+    }
+
+    /// When a run was last conducted, if ever.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn conducted(&self, run: &RunId) -> Result<Option<Conducted>, StoreError> {
+        let mut tx = self.look().await?;
+        self.named(messages::conducted(&mut tx, run).await)
     }
 
     /// Stores what all ends said of a trial, and whether it went through all its phases; replaces

@@ -2,7 +2,7 @@
 
 use super::error::Fault;
 use super::value::{from_int, from_json, from_word, to_json};
-use super::{evidence, plans};
+use super::{evidence, messages, plans};
 use sqlx::{SqliteConnection, query, query_scalar};
 use tuplelab_domain::id::{PlanDigest, RunId};
 use tuplelab_domain::plan::Plan;
@@ -213,6 +213,7 @@ pub(super) async fn record(tx: &mut SqliteConnection, run: &RunId) -> Result<Run
         schedule: row.schedule.map(|schedule| from_json("run", &schedule)).transpose()?,
         evidence: evidence::of(tx, run).await?,
         verdicts: verdicts(tx, run).await?,
+        late: messages::late(tx, run).await?,
     })
 }
 

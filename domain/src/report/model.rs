@@ -41,6 +41,15 @@ pub struct Report {
     pub scripts: Vec<ScriptReport>,
     /// One entry per expectation and claim.
     pub verdicts: Vec<Verdict>,
+    /// Messages of agents that came when the run, or the trial in question, was over: they are kept apart, and
+    /// in no number here. Absent if there were none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub late: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_none(late: &u64) -> bool {
+    *late == 0
 }
 
 /// One trial of one case.
@@ -177,6 +186,7 @@ impl Report {
             cases: cases.collect(),
             scripts: scripts.collect(),
             verdicts: record.verdicts.clone(),
+            late: record.late,
         }
     }
 }

@@ -29,4 +29,6 @@ pub struct RunRecord {
     pub evidence: Vec<TrialEvidence>,
     /// The judge's words.
     pub verdicts: Vec<Verdict>,
+    /// What agents said of it when it, or the trial in question, was over: kept apart, in no evidence.
+    pub late: u64,
 }

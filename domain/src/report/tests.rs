@@ -32,6 +32,7 @@ fn record(id: &str, source: &str) -> RunRecord {
         hosts: hosts.hosts,
         verdicts: judge(&plan, &evidence, true),
         evidence,
+        late: 0,
     }
 }
 
@@ -182,6 +183,16 @@ fn a_report_has_every_number_of_the_run() {
   ]
 }
 "#);
+}
+
+#[test]
+fn late_words_are_counted_where_there_are_any() {
+    let none = serde_json::to_value(Report::new(&record("0198-a", PLAN))).expect("serialises");
+    assert_eq!(none.get("late"), None);
+    let report = Report::new(&RunRecord { late: 3, ..record("0198-a", PLAN) });
+    let json = serde_json::to_value(&report).expect("serialises");
+    assert_eq!(json["late"], 3);
+    assert_eq!(serde_json::from_value::<Report>(json).expect("reads back"), report);
 }
 
 #[test]

@@ -25,17 +25,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long agents may take to bind listeners and start lanes.
-const PREPARE: Duration = Duration::from_secs(30);
+pub(super) const PREPARE: Duration = Duration::from_secs(30);
 /// How long agents may take to stop opening once they were told.
-const HALT: Duration = Duration::from_secs(15);
+pub(super) const HALT: Duration = Duration::from_secs(15);
 /// How long kernels may take to be counted.
-const CENSUS: Duration = Duration::from_secs(60);
+pub(super) const CENSUS: Duration = Duration::from_secs(60);
 /// How long agents may take to close everything.
-const RELEASE: Duration = Duration::from_secs(60);
+pub(super) const RELEASE: Duration = Duration::from_secs(60);
 
 /// Between the clients' rest and the count: a server hears of what its clients did last (half a round
 /// trip) and looks (each half millisecond).
-const SETTLE: Duration = Duration::from_millis(250);
+pub(super) const SETTLE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -133,6 +133,37 @@ impl Run {
         }
     }
 
+    /// Whom the run is waiting for at the moment; nobody while time passes or steps are done.
+    pub fn waiting(&self) -> &BTreeSet<AgentName> {
+        static NOBODY: BTreeSet<AgentName> = BTreeSet::new();
+        match &self.state {
+            State::Preparing { waiting, .. }
+            | State::Ramping { waiting, .. }
+            | State::Resting { waiting, .. }
+            | State::Counting { waiting, .. }
+            | State::Releasing { waiting, .. } => waiting,
+            State::Queued | State::Stepping { .. } | State::Holding { .. } | State::Finished { .. } => {
+                &NOBODY
+            }
+        }
+    }
+
+    /// Whether this agent has to hold the trial at hand: it said that it is prepared, and was not told to
+    /// close it.
+    pub fn must_hold(&self, agent: &AgentName) -> bool {
+        let begun = match &self.state {
+            State::Preparing { waiting, .. } => !waiting.contains(agent),
+            State::Queued | State::Releasing { .. } | State::Finished { .. } => false,
+            _ => true,
+        };
+        begun && self.has(agent) && !self.lost.contains_key(agent)
+    }
+
+    /// The trial at `index`.
+    pub fn trial(&self, index: usize) -> Option<&TrialPlan> {
+        self.trials.get(index)
+    }
+
     /// The agents that take part in the trial at `index`.
     pub fn parties(&self, index: usize) -> &[Party] {
         self.trials.get(index).map_or(&[], |trial| &trial.parties)
@@ -146,7 +177,8 @@ impl Run {
             RunEvent::Unplaced { why } if self.state == State::Queued => {
                 self.finish(Outcome::Refused { why: why.clone() })
             }
-            RunEvent::Interrupt if self.outcome().is_none() => self.finish(Outcome::Interrupted),
+            RunEvent::Interrupt if self.state == State::Queued => self.finish(Outcome::Interrupted),
+            RunEvent::Interrupt => self.end(Outcome::Interrupted),
             RunEvent::Cancel if self.state == State::Queued => self.finish(Outcome::Cancelled),
             RunEvent::Cancel => self.end(Outcome::Cancelled),
             RunEvent::Ready { agent }
@@ -444,4 +476,4 @@ impl Run {
 
 #[cfg(test)]
 #[path = "machine_tests.rs"]
-mod tests;
+pub(super) mod tests;

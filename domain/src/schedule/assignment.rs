@@ -273,6 +273,13 @@ pub enum WorkerOrder {
         /// The work.
         work: Work,
     },
+    /// Load may be put on the network until this moment (CLOCK_BOOTTIME, nanoseconds): given before
+    /// `prepare` and renewed while the worker lives. Past it no lane begins anything, and the worker
+    /// closes everything unless it is renewed at once. A worker that is given none has no bound.
+    Lease {
+        /// The moment.
+        until_boottime_nanos: u64,
+    },
     /// Clients begin to connect at this moment (CLOCK_BOOTTIME, nanoseconds; the past means now);
     /// for all it is the zero of their samples. Servers accept since `ready`.
     Go {

@@ -160,14 +160,16 @@ fn a_run_is_cancelled_from_another_terminal_and_the_agents_are_free_again() {
 }
 
 #[test]
-fn a_controller_that_is_stopped_keeps_its_run_as_interrupted() {
+fn a_controller_that_is_ended_by_ctrl_c_keeps_its_run_as_interrupted() {
     loopback_hosts();
     let world = World::new();
     let (url, mut running) = start(&world, &[("a", "127.66.44.1", "server"), ("b", "127.66.44.2", "client")]);
     let plan = plan(&world, 7340, "");
     let run = world.start(["--controller", &url, "run", &plan, "--hold", "60s"]);
     run.notes("holding");
-    running.remove(0).stop().exits(0);
+    let controller = running.remove(0);
+    controller.signal(nix::sys::signal::Signal::SIGINT);
+    controller.wait().exits(0);
     let lost = run.wait().exits(5);
     assert!(lost.stderr.contains("tuplelab show"), "{}", lost.told());
     let report = world.run(["show", "last", "--db", "lab.db", "--json"]).exits(0).report();

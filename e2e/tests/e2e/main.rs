@@ -7,6 +7,7 @@ mod accepting;
 mod by_hand;
 mod claims;
 mod hosts;
+mod leases;
 mod ports;
 mod refusals;
 mod scripts;

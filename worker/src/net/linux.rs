@@ -5,7 +5,6 @@
 use super::{Local, Nanos, Net, Watch};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
@@ -55,15 +54,17 @@ impl LinuxNet {
     /// Gives the calling thread a descriptor table of its own, in which only standard input, output
     /// and error, the engine's `call` and these `listeners` are left.
     pub(crate) fn own_table(call: RawFd, listeners: &[RawFd]) -> Result<(Self, Vec<LaneFd>), Errno> {
-        unshare(CloneFlags::CLONE_FILES)?;
         let mut kept: Vec<RawFd> = listeners.iter().copied().chain([call]).collect();
         kept.sort_unstable();
+        // By close_range and not by unshare(2), which container engines' default seccomp profiles
+        // refuse to whoever lacks CAP_SYS_ADMIN. The rest is closed once the table is our own.
+        let highest = kept.last().copied().unwrap_or(2);
+        close_range(highest + 1, RawFd::MAX, libc::CLOSE_RANGE_UNSHARE)?;
         let mut low = 3;
         for fd in kept {
-            close_range(low, fd - 1)?;
+            close_range(low, fd - 1, 0)?;
             low = fd + 1;
         }
-        close_range(low, RawFd::MAX)?;
         // SAFETY: each number was open in the table that this one is a copy of, was spared above,
         // and nothing in this thread's new table owns it yet.
         let claim = |fd| LaneFd::new(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -74,13 +75,13 @@ impl LinuxNet {
     }
 }
 
-fn close_range(first: RawFd, last: RawFd) -> Result<(), Errno> {
+fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<(), Errno> {
     if first > last {
         return Ok(());
     }
-    // SAFETY: close_range(2) takes three integers. What it closes was copied by `unshare` just
-    // before, into a table that no other thread sees; owners of the same numbers live in others.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    // SAFETY: close_range(2) takes three integers. What it closes is in a table that no other thread
+    // sees: the first call (CLOSE_RANGE_UNSHARE) made it; owners of the same numbers live in others.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     Errno::result(result).map(drop)
 }
 

@@ -1,7 +1,7 @@
 //! What is put comes back.
 
 use super::*;
-use crate::store::StoreError;
+use crate::store::{Conducted, MessageRow, StoreError};
 use tuplelab_domain::report::RunRecord;
 use tuplelab_domain::run::{Outcome, Phase, RunEvent};
 use tuplelab_domain::verdict::{Bearing, Finding, Point, Verdict};
@@ -70,6 +70,7 @@ async fn a_record_comes_back_as_it_was_put() {
         schedule: Some(schedule),
         evidence,
         verdicts,
+        late: 0,
     };
     assert_eq!(store.record(&id).await.expect("reads"), expected);
     let events = vec![(2_000, RunEvent::Begin), (3_000, lost), (4_000, RunEvent::Cancel)];
@@ -205,4 +206,56 @@ async fn a_row_that_cannot_be_read_is_named() {
     assert!(error.to_string().contains("landed"), "{error}");
     let changed = sqlx::query("UPDATE run_event SET at = 2").execute(writer).await;
     assert!(changed.expect_err("append-only").to_string().contains("never changed"));
+}
+
+#[tokio::test]
+async fn what_agents_said_is_stored_once_and_late_words_are_kept_apart() {
+    let place = Place::new();
+    let store = place.store().await;
+    let (id, plan) = (run("0190-aaaa"), plan());
+    store.queue_run(&id, &plan, "me@here", 1_000).await.expect("queues");
+    let sample = |sequence| SampleRow { sequence, ..sample(&id, sequence) };
+    let message = |sequence, late| MessageRow {
+        run: id.clone(),
+        epoch: 1,
+        agent: agent("client-1"),
+        sequence,
+        case: 0,
+        trial: 1,
+        at_micros: 7,
+        kind: "plateau".into(),
+        late,
+        body: vec![1, 2, 3],
+    };
+    let (samples, messages) = ([sample(1), sample(3)], [message(2, false)]);
+    for _ in 0..2 {
+        store.put_heard(&samples, &messages).await.expect("stores");
+    }
+    // The spool is played again after the run is over: what is there is there, be it as a sample.
+    let again = [message(1, true), message(2, true), message(4, true)];
+    store.put_heard(&[], &again).await.expect("stores");
+    let samples = store.samples(&id).await.expect("reads");
+    assert_eq!(samples.iter().map(|row| row.sequence).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(store.messages(&id).await.expect("reads"), [message(2, false), message(4, true)]);
+    assert_eq!(store.record(&id).await.expect("reads").late, 1);
+    // Of a run that this database lacks, too: somebody measured it.
+    let stranger = MessageRow { run: run("elsewhere"), ..message(1, true) };
+    store.put_heard(&[], std::slice::from_ref(&stranger)).await.expect("stores");
+    assert_eq!(store.messages(&stranger.run).await.expect("reads"), [stranger]);
+}
+
+#[tokio::test]
+async fn the_moment_at_which_a_run_was_last_conducted_is_the_last_that_was_stored() {
+    let place = Place::new();
+    let store = place.store().await;
+    let (id, plan) = (run("0190-aaaa"), plan());
+    store.queue_run(&id, &plan, "me@here", 1_000).await.expect("queues");
+    assert_eq!(store.conducted(&id).await.expect("reads"), None);
+    let moment = |n: u64| Conducted { at_micros: n as i64, clock: "boot".into(), clock_nanos: u64::MAX - n };
+    for n in [5, 9] {
+        store.conducts(&id, &moment(n)).await.expect("stores");
+    }
+    assert_eq!(store.conducted(&id).await.expect("reads"), Some(moment(9)));
+    let unknown = store.conducts(&run("nobody"), &moment(1)).await;
+    assert!(unknown.is_err(), "{unknown:?}");
 }
