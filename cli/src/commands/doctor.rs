@@ -77,7 +77,12 @@ pub async fn doctor(args: DoctorArgs, controller: Option<Address>) -> Done {
         .map(|(case, placed)| Case {
             case: &case.name,
             connections: placed.prediction.connections,
-            limits: placed.prediction.margins.iter().map(|margin| diagnose(margin, &inventory)).collect(),
+            limits: placed
+                .prediction
+                .margins
+                .iter()
+                .map(|margin| diagnose(margin, &case.setup.clients.source_ports, &inventory))
+                .collect(),
         })
         .collect();
     if args.json {
@@ -127,7 +132,8 @@ fn alone(inventory: &Inventory, json: bool) -> Done {
         }
         text += &format!("  {} sockets hold a port\n", host.ports_held);
     }
-    text += "\nfour_tuples: of one pair of addresses and one port; accept_queue: at once at one listener\n";
+    text += "\nfour_tuples: from all addresses of a host to one listener; \
+             accept_queue: at one listener that does not accept, and only there\n";
     print(&text)
 }
 

@@ -15,35 +15,49 @@ pub struct Diagnosis {
     pub limit: Limit,
     /// Where it applies: a host, or the hosts that share a kernel.
     pub place: String,
-    /// How many connections it allows: of one address pair for four-tuples, at once at one listener
-    /// for the accept queue.
+    /// How many connections it allows: to one listener for four-tuples, at once at one listener that
+    /// does not accept for the accept queue.
     pub allows: u64,
     /// What lifts it, for each kind of place among those hosts.
     pub remedies: Vec<Remedy>,
 }
 
 /// Each limit of one host by itself, the tightest first: what the capacity model says of a load that
-/// has one end of every connection here, between one pair of addresses.
+/// has one end of every connection here, from all of its addresses to one listener. The accept queue
+/// comes last, whatever its number: it binds only where a server does not accept.
 pub fn examine(host: &Host) -> Vec<Diagnosis> {
     let facts = &host.facts;
-    let source = facts.addresses.first().copied().unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
-    let tuples = usable_ports(facts, source, &SourcePorts::Kernel).len().into();
+    let ports = |source| u64::from(usable_ports(facts, source, &SourcePorts::Kernel).len());
+    // Without an address nothing is opened but to itself.
+    let tuples = if facts.addresses.is_empty() {
+        ports(std::net::Ipv4Addr::LOCALHOST.into())
+    } else {
+        facts.addresses.iter().copied().map(ports).sum()
+    };
     let queue = u64::from(facts.somaxconn()) + 1;
     let part = Part { name: host.name.as_str(), facts, share: 1.0, keeps: true };
     let prediction = predict(Connections::Max, tuples, &[part], queue, Some(queue));
-    let margins = prediction.margins.iter().map(|margin| Diagnosis {
-        limit: margin.limit,
-        place: host.name.to_string(),
-        allows: margin.offered,
-        remedies: remedies(margin.limit, facts.place.kind),
-    });
-    margins.collect()
+    let mut found: Vec<Diagnosis> = prediction
+        .margins
+        .iter()
+        .map(|margin| Diagnosis {
+            limit: margin.limit,
+            place: host.name.to_string(),
+            allows: margin.offered,
+            remedies: remedies(margin.limit, facts.place.kind),
+        })
+        .collect();
+    found.sort_by_key(|row| row.limit == Limit::AcceptQueue);
+    found
 }
 
-/// A margin of a prediction, with what lifts it on the hosts where it applies.
-pub fn diagnose(margin: &Margin, inventory: &Inventory) -> Diagnosis {
+/// A margin of a prediction, with what lifts it on the hosts where it applies. The kernel's port
+/// range lifts nothing where the plan says the source ports itself.
+pub fn diagnose(margin: &Margin, ports: &SourcePorts, inventory: &Inventory) -> Diagnosis {
     let Margin { limit, ref place, offered } = *margin;
-    Diagnosis { limit, place: place.clone(), allows: offered, remedies: lifting(limit, place, inventory) }
+    let by_plan = limit == Limit::FourTuples && matches!(ports, SourcePorts::Explicit(_));
+    let remedies = if by_plan { vec![Remedy::of_the_plan(limit)] } else { lifting(limit, place, inventory) };
+    Diagnosis { limit, place: place.clone(), allows: offered, remedies }
 }
 
 /// What lifts the limit that a plan does not fit by; nothing where no limit of a host is in the way.
@@ -87,7 +101,9 @@ mod tests {
     #[test]
     fn a_hosts_own_limits_are_the_models_the_tightest_first() {
         let found = examine(&in_a(Kind::Container, "a"));
-        assert!(found.windows(2).all(|pair| pair[0].allows <= pair[1].allows), "{found:?}");
+        let (queue, others) = found.split_last().expect("rows");
+        assert_eq!(queue.limit, Limit::AcceptQueue, "it binds only who does not accept");
+        assert!(others.windows(2).all(|pair| pair[0].allows <= pair[1].allows), "{found:?}");
         let tuples = found.iter().find(|row| row.limit == Limit::FourTuples).expect("a row");
         assert_eq!(tuples.allows, 28_232, "the kernel's default range");
         assert!(tuples.remedies[0].command.starts_with("docker run --sysctl"), "{tuples:?}");
@@ -98,11 +114,33 @@ mod tests {
         let inventory = Inventory { hosts: vec![in_a(Kind::Machine, "a"), in_a(Kind::Container, "b")] };
         let margin = |limit, place: &str| Margin { limit, place: place.into(), offered: 7 };
         let commands = |margin: &Margin| {
-            diagnose(margin, &inventory).remedies.into_iter().map(|r| r.command).collect::<Vec<_>>()
+            diagnose(margin, &SourcePorts::Kernel, &inventory)
+                .remedies
+                .into_iter()
+                .map(|r| r.command)
+                .collect::<Vec<_>>()
         };
         assert_eq!(commands(&margin(Limit::OpenFiles, "a"))[0], "ulimit -n 1048576");
         assert_eq!(commands(&margin(Limit::OpenFiles, "b")).len(), 2);
         assert_eq!(commands(&margin(Limit::FourTuples, "all clients")).len(), 3, "both kinds");
         assert!(commands(&margin(Limit::Plan, "the plan")).is_empty());
+    }
+
+    #[test]
+    fn four_tuples_are_counted_over_all_addresses() {
+        let host = host("a", None, &["10.66.1.1", "10.66.1.2"]);
+        let tuples = examine(&host).into_iter().find(|row| row.limit == Limit::FourTuples).expect("a row");
+        assert_eq!(tuples.allows, 2 * 28_232);
+    }
+
+    #[test]
+    fn nobody_is_told_to_widen_the_kernels_range_for_ports_that_the_plan_says() {
+        let inventory = Inventory { hosts: vec![in_a(Kind::Machine, "a")] };
+        let margin = Margin { limit: Limit::FourTuples, place: "all clients".into(), offered: 7 };
+        let explicit = SourcePorts::Explicit(crate::ports::PortSet::range(1024, 2047));
+        let found = diagnose(&margin, &explicit, &inventory).remedies;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].at, "in the plan");
+        assert!(!found[0].command.contains("sysctl"), "{found:?}");
     }
 }

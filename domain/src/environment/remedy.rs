@@ -17,6 +17,13 @@ pub struct Remedy {
     pub command: String,
 }
 
+impl Remedy {
+    /// What lifts a limit that the plan itself sets, in words.
+    pub(super) fn of_the_plan(limit: Limit) -> Self {
+        way("in the plan", limit.remedy())
+    }
+}
+
 fn way(at: &str, command: &str) -> Remedy {
     Remedy { at: at.to_owned(), command: command.to_owned() }
 }
@@ -59,7 +66,10 @@ pub fn remedies(limit: Limit, kind: Kind) -> Vec<Remedy> {
         Limit::SystemFiles => kernel_wide(kind, "fs.file-max", "4194304"),
         Limit::OpenFiles => match kind {
             Kind::Unknown | Kind::Machine | Kind::Namespace => vec![
-                way("in the shell that starts the agent, as root", "ulimit -n 1048576"),
+                way(
+                    "in the shell that starts the agent; above the hard limit only with CAP_SYS_RESOURCE",
+                    "ulimit -n 1048576",
+                ),
                 way("in the agent's systemd unit, under [Service]", "LimitNOFILE=1048576"),
             ],
             Kind::Container => vec![
