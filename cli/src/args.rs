@@ -67,6 +67,9 @@ pub enum Command {
     Claims(ClaimsArgs),
     /// Check a plan: its values with every default, its cases, and the predicted capacity of each.
     Check(CheckArgs),
+    /// Which limit of these hosts binds (for a plan), at which number, and the command that lifts it
+    /// there.
+    Doctor(DoctorArgs),
     /// Print a JSON Schema.
     Schema {
         /// Of what.
@@ -305,6 +308,19 @@ pub struct CheckArgs {
     /// Print the schedule, every address, port and count, as JSON.
     #[arg(long, conflicts_with = "json")]
     pub schedule: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The plan file; "-" reads standard input. Without it, each host by itself.
+    pub plan: Option<PathBuf>,
+    /// Examine these hosts (JSON, as `tuplelab agents --json` prints it).
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

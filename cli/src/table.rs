@@ -3,7 +3,9 @@
 use crate::commands::Row;
 use crate::output::plain;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width};
-use tuplelab_domain::report::{CaseReport, Cohort, Comparison, Ends, Report, ScriptReport, ShapeReport};
+use tuplelab_domain::report::{
+    CaseReport, Cohort, Comparison, Difference, Ends, Report, ScriptReport, ShapeReport,
+};
 use tuplelab_domain::run::Outcome;
 use tuplelab_domain::units::{bytes, thousands};
 use tuplelab_domain::verdict::{ClaimId, Explanation, Point, Verdict};
@@ -410,6 +412,7 @@ pub fn agents(agents: &[AgentSummary]) -> String {
 /// Two runs side by side.
 pub fn comparison(comparison: &Comparison) -> String {
     let mut text = format!("first  {}\nsecond {}\n", comparison.first, comparison.second);
+    text += &differences("place", &comparison.place);
     let mut rows = table(&["case", "measure", "first", "second", "difference", "%"]);
     for case in &comparison.cases {
         for (index, (measure, first, second)) in case.measures.iter().enumerate() {
@@ -435,21 +438,21 @@ pub fn comparison(comparison: &Comparison) -> String {
     for (case, side) in &comparison.unmatched {
         text += &format!("only in the {side} run: {}\n", plain(case));
     }
-    for (title, differences) in [("plan", &comparison.plan), ("hosts", &comparison.hosts)] {
-        if differences.is_empty() {
-            text += &format!("{title}: no difference\n");
-        }
-        for difference in differences {
-            let value = |side: &Option<String>| side.as_deref().map_or_else(|| "-".into(), plain);
-            text += &format!(
-                "{title}: {}: {} -> {}\n",
-                plain(&difference.name),
-                value(&difference.first),
-                value(&difference.second)
-            );
-        }
-    }
+    text += &differences("plan", &comparison.plan);
+    text += &differences("hosts", &comparison.hosts);
     text
+}
+
+fn differences(title: &str, differences: &[Difference]) -> String {
+    if differences.is_empty() {
+        return format!("{title}: no difference\n");
+    }
+    let value = |side: &Option<String>| side.as_deref().map_or_else(|| "-".into(), plain);
+    let line = |difference: &Difference| {
+        let Difference { name, first, second } = difference;
+        format!("{title}: {}: {} -> {}\n", plain(name), value(first), value(second))
+    };
+    differences.iter().map(line).collect()
 }
 
 fn amount(value: f64) -> String {

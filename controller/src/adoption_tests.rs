@@ -68,6 +68,7 @@ fn host(agent: &str, role: &str, address: [u8; 4]) -> Host {
             conntrack: None,
             conntrack_available: None,
             may_set_sysctls: false,
+            place: Default::default(),
         },
     }
 }

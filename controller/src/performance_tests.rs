@@ -34,6 +34,8 @@ fn host(name: &str, last: u8) -> Host {
             conntrack: None,
             conntrack_available: None,
             may_set_sysctls: false,
+            networks: Vec::new(),
+            place: Default::default(),
         },
     }
 }

@@ -23,6 +23,7 @@
 //! | run, outcome | one execution of a plan; how it ended (not whether its claims held) |
 //! | host facts, inventory | limits read from a host before scheduling; the facts of all agents |
 //! | limit, margin, shortfall | a bound of a host; asked against offered; a margin that does not hold |
+//! | place, remedy | where a host runs (machine, namespace, container, pod); the command that lifts a limit there |
 //! | schedule, assignment | all hosts' concrete work; one agent's part, no choices left |
 //! | agent, worker, lane | daemon on a host; its engine process; a thread with its own descriptor table |
 //! | lease | the right to put load on the network; it ends by itself unless the controller is heard |
@@ -39,6 +40,7 @@
 //! | report | a view of a run; it holds no knowledge of its own |
 
 pub mod capacity;
+pub mod environment;
 pub mod evidence;
 pub mod id;
 pub mod plan;

@@ -70,6 +70,7 @@ pub(crate) fn facts(kernel: &str) -> HostFacts {
         conntrack: None,
         conntrack_available: None,
         may_set_sysctls: true,
+        place: Default::default(),
     }
 }
 

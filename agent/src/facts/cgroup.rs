@@ -21,10 +21,7 @@ impl Cgroups {
 
     /// The least that may still be had: over all groups, the limit minus what is used.
     pub fn headroom(&self, resource: Resource) -> Option<u64> {
-        let (controller, names) = match resource {
-            Resource::Memory => ("memory", MEMORY),
-            Resource::Threads => ("pids", PIDS),
-        };
+        let (controller, names) = resource.files();
         self.folders(controller)
             .filter_map(|folder| {
                 let [limit, used, stat, reclaimable] =
@@ -34,6 +31,16 @@ impl Cgroups {
                 let back = field(&folder.join(stat), reclaimable).unwrap_or(0);
                 Some(limit.saturating_sub(used.saturating_sub(back)))
             })
+            .min()
+    }
+
+    /// The tightest limit over all groups; `None` where none is set.
+    pub fn limit(&self, resource: Resource) -> Option<u64> {
+        let (controller, names) = resource.files();
+        self.folders(controller)
+            .filter_map(|folder| names.iter().find_map(|[limit, ..]| number(&folder.join(limit))))
+            // Version 1 writes "no limit" as the largest multiple of a page.
+            .filter(|limit| *limit < NO_LIMIT)
             .min()
     }
 
@@ -88,6 +95,20 @@ pub enum Resource {
     Threads,
 }
 
+impl Resource {
+    /// Its controller, and the files that speak of it.
+    fn files(self) -> (&'static str, &'static [[&'static str; 4]]) {
+        match self {
+            Self::Memory => ("memory", MEMORY),
+            Self::Threads => ("pids", PIDS),
+        }
+    }
+}
+
+/// From here on a number of version 1 means no limit (`PAGE_COUNTER_MAX`, include/linux/page_counter.h,
+/// with the largest page).
+const NO_LIMIT: u64 = (i64::MAX as u64) - (1 << 20);
+
 /// Files of limit and use, and the field that says how much of the use the kernel takes back when
 /// it is needed: pages of files that nobody looked at for a while count as used, and are not.
 const MEMORY: &[[&str; 4]] = &[
@@ -138,6 +159,8 @@ mod tests {
         );
         assert_eq!(cgroups.headroom(Resource::Memory), Some(500));
         assert_eq!(cgroups.headroom(Resource::Threads), Some(0), "never below zero");
+        assert_eq!(cgroups.limit(Resource::Memory), Some(1000));
+        assert_eq!(cgroups.limit(Resource::Threads), Some(50));
         assert_eq!(cgroups.cpus(), Some(2), "one and a half, rounded up");
     }
 

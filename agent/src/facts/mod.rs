@@ -5,6 +5,7 @@ mod bound;
 mod cgroup;
 mod conntrack;
 mod limits;
+mod place;
 mod routes;
 mod selector;
 
@@ -59,6 +60,7 @@ pub fn host_facts(
         networks,
         sysctls: sysctls::read(),
         may_set_sysctls,
+        place: place::own(),
     })
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tuplelab_domain::capacity::Prediction;
 use tuplelab_domain::capacity::facts::HostFacts;
+use tuplelab_domain::environment::Kind;
 use tuplelab_domain::plan::Plan;
 use tuplelab_domain::schedule::{Host, Inventory, place};
 use tuplelab_domain::units::thousands;
@@ -32,11 +33,7 @@ struct CheckedCase<'a> {
 pub async fn check(args: CheckArgs, controller: Option<Address>) -> Done {
     let (text, name) = super::read_plan(&args.plan)?;
     let plan = super::checked(&text, &name)?;
-    let (inventory, hosts) = match (&args.inventory, controller) {
-        (Some(path), _) => (read_inventory(path)?, format!("the hosts in {}", path.display())),
-        (None, Some(address)) => (ask_inventory(&address).await?, format!("the agents of {address}")),
-        (None, None) => (lab_inventory(&plan)?, "a lab on this machine".to_owned()),
-    };
+    let (inventory, hosts) = inventory(args.inventory.as_deref(), controller, &plan).await?;
     let schedule = place(&plan, &inventory).map_err(|shortfalls| {
         let lines: Vec<String> = shortfalls.iter().map(ToString::to_string).collect();
         Stop::new(Exit::CapacityShort, format!("{name} does not fit on {hosts}:\n{}", lines.join("\n")))
@@ -120,7 +117,21 @@ fn shown(plan: &Plan, cases: &[CheckedCase], hosts: &str) -> Result<String, Stop
     Ok(text)
 }
 
-fn read_inventory(path: &Path) -> Result<Inventory, Stop> {
+/// The hosts that a plan is predicted for, and what they are called.
+pub async fn inventory(
+    file: Option<&Path>,
+    controller: Option<Address>,
+    plan: &Plan,
+) -> Result<(Inventory, String), Stop> {
+    Ok(match (file, controller) {
+        (Some(path), _) => (read_inventory(path)?, format!("the hosts in {}", path.display())),
+        (None, Some(address)) => (ask_inventory(&address).await?, format!("the agents of {address}")),
+        (None, None) => (lab_inventory(plan)?, "a lab on this machine".to_owned()),
+    })
+}
+
+/// The hosts that a file names.
+pub fn read_inventory(path: &Path) -> Result<Inventory, Stop> {
     let name = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| {
         Stop::new(Exit::NotFound, format!("the inventory {name} cannot be read: {error}"))
@@ -170,6 +181,7 @@ fn lab_inventory(plan: &Plan) -> Result<Inventory, Stop> {
     // A lab's hosts all reach each other.
     facts.networks.clear();
     facts.conntrack = None;
+    facts.place.kind = Kind::Namespace;
     if let Some(conntrack) = &mut facts.conntrack_available {
         // Each host's agent has one connection there, to its controller.
         conntrack.count = 1;

@@ -3,6 +3,7 @@
 mod check;
 mod claims;
 mod db;
+mod doctor;
 mod health;
 mod history;
 mod lab;
@@ -27,6 +28,7 @@ pub async fn perform(cli: Cli) -> Done {
         Command::Run(args) => run::run(args, controller).await,
         Command::Claims(args) => claims::claims(args, controller).await,
         Command::Check(args) => check::check(args, controller).await,
+        Command::Doctor(args) => doctor::doctor(args, controller).await,
         Command::Schema { of: SchemaOf::Plan } => print_json(&tuplelab_domain::plan::plan_schema()),
         Command::Schema { of: SchemaOf::Report } => print_json(&tuplelab_domain::report::report_schema()),
         Command::Runs { limit, source } => history::runs(limit, source, controller).await,

@@ -220,6 +220,8 @@ fn facts(last: u8) -> HostFacts {
         conntrack: None,
         conntrack_available: None,
         may_set_sysctls: false,
+        networks: Vec::new(),
+        place: Default::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What was read from one host before anything is scheduled on it, as numbers.
 
+use crate::environment::Place;
 use crate::ports::PortSet;
 use crate::sample::TcpState;
 use crate::sysctl::{Sysctl, Sysctls};
@@ -41,6 +42,9 @@ pub struct HostFacts {
     pub conntrack_available: Option<Conntrack>,
     /// Whether its agent may set kernel settings for a plan (a lab's may).
     pub may_set_sysctls: bool,
+    /// Where it runs; unknown in facts that were stored before agents said so.
+    #[serde(default)]
+    pub place: Place,
 }
 
 /// Limits on descriptors.

@@ -2,10 +2,12 @@
 
 use super::model::{CaseReport, Report};
 use super::record::RunRecord;
+use crate::capacity::facts::HostFacts;
 use crate::plan::{Plan, PlanFile, check};
+use crate::sysctl::Sysctl;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Two runs, case by case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -14,6 +16,9 @@ pub struct Comparison {
     pub first: String,
     /// The second run.
     pub second: String,
+    /// Where the hosts of each run were, taken together, as far as it differs.
+    #[serde(default)]
+    pub place: Vec<Difference>,
     /// Cases of the same name and trial, in the order of the first run.
     pub cases: Vec<CaseDifference>,
     /// Cases that only one of the runs has, with its side (`first` or `second`).
@@ -63,10 +68,11 @@ pub fn compare(first: &RunRecord, second: &RunRecord) -> Comparison {
     Comparison {
         first: a.run,
         second: b.run,
+        place: differences(&place_values(first), &place_values(second)),
         cases,
         unmatched,
         plan: plan_differences(first, second),
-        hosts: differences(&host_values(first), &host_values(second)),
+        hosts: differences(&host_values(first, second), &host_values(second, first)),
     }
 }
 
@@ -135,9 +141,48 @@ fn plan_values(plan: &Plan, common: impl Fn(&str) -> bool) -> BTreeMap<String, S
     values
 }
 
-fn host_values(record: &RunRecord) -> BTreeMap<String, String> {
+/// What the hosts of a run are, together: runs in different places rarely have hosts of one name.
+fn place_values(record: &RunRecord) -> BTreeMap<String, String> {
+    let counted = |of: &dyn Fn(&HostFacts) -> String| {
+        let mut counts = BTreeMap::<String, usize>::new();
+        record.hosts.iter().for_each(|host| *counts.entry(of(&host.facts)).or_default() += 1);
+        let words = counts.into_iter().map(|(value, count)| format!("{count} x {value}"));
+        words.collect::<Vec<_>>().join(", ")
+    };
+    let or_none = |limit: Option<u64>| limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+    let kernels: BTreeSet<&str> = record.hosts.iter().map(|host| host.facts.boot_id.as_str()).collect();
+    let networks: BTreeSet<String> =
+        record.hosts.iter().flat_map(|host| &host.facts.networks).map(ToString::to_string).collect();
+    let sysctls: BTreeSet<Sysctl> =
+        record.hosts.iter().flat_map(|host| host.facts.sysctls.keys().copied()).collect();
+    let sysctls = sysctls.into_iter().map(|sysctl| {
+        let value =
+            |facts: &HostFacts| facts.sysctls.get(&sysctl).cloned().unwrap_or_else(|| "unknown".into());
+        (sysctl.name().to_owned(), counted(&value))
+    });
+    let yes_no = |is: Option<bool>| is.map_or("unknown", |is| if is { "yes" } else { "no" }).to_owned();
+    let mut values = BTreeMap::from([
+        ("kind".to_owned(), counted(&|facts| facts.place.kind.to_string())),
+        ("virtual machine".to_owned(), counted(&|facts| yes_no(facts.place.virtual_machine))),
+        ("kernel release".to_owned(), counted(&|facts| facts.kernel.clone())),
+        ("kernels".to_owned(), format!("{} under {} host(s)", kernels.len(), record.hosts.len())),
+        ("cpus".to_owned(), counted(&|facts| facts.cpus.to_string())),
+        ("memory.max".to_owned(), counted(&|facts| or_none(facts.place.memory_max))),
+        ("pids.max".to_owned(), counted(&|facts| or_none(facts.place.pids_max))),
+        (
+            "connection tracking".to_owned(),
+            counted(&|facts| if facts.conntrack.is_some() { "active" } else { "inactive" }.to_owned()),
+        ),
+        ("networks".to_owned(), networks.into_iter().collect::<Vec<_>>().join(", ")),
+    ]);
+    values.extend(sysctls);
+    values
+}
+
+/// What each host is that both runs have by name; of others `place` tells all.
+fn host_values(record: &RunRecord, other: &RunRecord) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
-    for host in &record.hosts {
+    for host in record.hosts.iter().filter(|host| other.hosts.iter().any(|o| o.name == host.name)) {
         let facts = &host.facts;
         let mut put = |name: &str, value: String| values.insert(format!("{}: {name}", host.name), value);
         put("kernel", facts.kernel.clone());

@@ -3,6 +3,7 @@
 use super::error::{NO_ADDRESS, NO_NETWORK, WireError, each, read, read_each, required, texts};
 use crate::v1;
 use tuplelab_domain::capacity::facts::{BoundSocket, Conntrack, HostFacts, OpenFiles};
+use tuplelab_domain::environment::{Kind, Place};
 use tuplelab_domain::sample::TcpState;
 use tuplelab_domain::sysctl::Sysctl;
 
@@ -26,6 +27,7 @@ impl From<&HostFacts> for v1::HostFacts {
             conntrack: facts.conntrack.as_ref().map(Into::into),
             may_set_sysctls: facts.may_set_sysctls,
             conntrack_available: facts.conntrack_available.as_ref().map(Into::into),
+            place: Some(facts.place.into()),
         }
     }
 }
@@ -50,7 +52,23 @@ impl TryFrom<v1::HostFacts> for HostFacts {
             conntrack: message.conntrack.map(Into::into),
             conntrack_available: message.conntrack_available.map(Into::into),
             may_set_sysctls: message.may_set_sysctls,
+            place: message.place.map(Into::into).unwrap_or_default(),
         })
+    }
+}
+
+impl From<Place> for v1::Place {
+    fn from(place: Place) -> Self {
+        let Place { kind, virtual_machine, memory_max, pids_max } = place;
+        Self { kind: kind.name().into(), virtual_machine, memory_max, pids_max }
+    }
+}
+
+impl From<v1::Place> for Place {
+    /// A kind that this version does not know is unknown: a newer agent tells more of them apart.
+    fn from(message: v1::Place) -> Self {
+        let v1::Place { kind, virtual_machine, memory_max, pids_max } = message;
+        Self { kind: Kind::named(&kind).unwrap_or_default(), virtual_machine, memory_max, pids_max }
     }
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use std::net::{IpAddr, SocketAddr};
 use tuplelab_domain::capacity::facts::{BoundSocket, Conntrack, HostFacts, OpenFiles};
+use tuplelab_domain::environment::{Kind, Place};
 use tuplelab_domain::id::AgentName;
 use tuplelab_domain::plan::{Accept, Close};
 use tuplelab_domain::ports::PortSet;
@@ -49,13 +50,24 @@ fn network() -> impl Strategy<Value = IpNet> {
     })
 }
 
+fn place() -> impl Strategy<Value = Place> {
+    (select(Kind::ALL.to_vec()), any::<(Option<bool>, Option<u64>, Option<u64>)>()).prop_map(
+        |(kind, (virtual_machine, memory_max, pids_max))| Place {
+            kind,
+            virtual_machine,
+            memory_max,
+            pids_max,
+        },
+    )
+}
+
 pub fn facts() -> impl Strategy<Value = HostFacts> {
     let host = (text(), text(), any::<(u64, u32, u64, bool)>(), open_files());
     let tracked = (option::of(conntrack()), option::of(conntrack()));
     let net =
         (vec(any::<IpAddr>(), 0..4), vec(network(), 0..4), sysctls(), vec(bound_socket(), 0..4), tracked);
-    (host, net).prop_map(
-        |((kernel, boot_id, numbers, open_files), (addresses, networks, sysctls, bound, tracked))| {
+    (host, net, place()).prop_map(
+        |((kernel, boot_id, numbers, open_files), (addresses, networks, sysctls, bound, tracked), place)| {
             let (network_namespace, cpus, memory_available, may_set_sysctls) = numbers;
             let (conntrack, conntrack_available) = tracked;
             HostFacts {
@@ -72,6 +84,7 @@ pub fn facts() -> impl Strategy<Value = HostFacts> {
                 conntrack,
                 conntrack_available,
                 may_set_sysctls,
+                place,
             }
         },
     )

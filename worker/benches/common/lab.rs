@@ -50,6 +50,7 @@ fn host(name: &str, addresses: Vec<IpAddr>) -> Host {
             conntrack: None,
             conntrack_available: None,
             may_set_sysctls: false,
+            place: Default::default(),
         },
     }
 }

@@ -99,6 +99,7 @@ fn host(name: &str, role: Role, addresses: &[[u8; 4]]) -> Host {
             conntrack: None,
             conntrack_available: None,
             may_set_sysctls: false,
+            place: Default::default(),
         },
     }
 }
