@@ -2,6 +2,7 @@
 //! stores the event, and then does what is to be done: it decides nothing itself. Where the store
 //! refuses, `settling` sees to it that the run has an end all the same.
 
+mod idle;
 mod progress;
 mod settling;
 
@@ -11,7 +12,7 @@ use crate::decision::decide;
 use crate::gathering::Gathering;
 use crate::hub::{Heard, Hub};
 use crate::line::Waiting;
-use crate::performance::{Performance, Row, row};
+use crate::performance::Performance;
 use crate::queue::Queue;
 use crate::stop::Stop;
 use crate::store::{Store, StoreError, WaitingRuns};
@@ -92,49 +93,6 @@ impl Conductor {
             }
             self.queue.done(&id);
         }
-    }
-
-    async fn idle_for(&mut self, time: Duration) {
-        let late = Instant::now() + time;
-        loop {
-            tokio::select! {
-                () = sleep_until(late) => return,
-                Some(heard) = self.heard.recv() => self.idle(heard).await,
-            }
-        }
-    }
-
-    /// What is heard while no run is under way: late words of runs that are over are stored, and
-    /// acknowledged so that nobody keeps them any longer.
-    async fn idle(&self, heard: Heard) {
-        match heard {
-            Heard::Message(agent, message) => self.stale(&agent, &message).await,
-            Heard::Attached(agent, Some(holding)) if holding.ended.is_empty() => self.let_go(&agent, holding),
-            Heard::Attached(..) | Heard::Surveyed(_) | Heard::Lost(..) => {}
-        }
-    }
-
-    /// A trial that nobody conducts is closed.
-    fn let_go(&self, agent: &AgentName, holding: v1::Holding) {
-        warn!(%agent, run = holding.run, "holds a trial that is over: it is told to close it");
-        let v1::Holding { run, epoch, case, trial, .. } = holding;
-        let order = Some(Order::Release(v1::Release {}));
-        self.hub.tell(agent, to_agent::Body::Run(v1::RunOrder { run, epoch, case, trial, order }));
-    }
-
-    /// What came too late is kept apart, in no run's evidence.
-    async fn stale(&self, agent: &AgentName, message: &v1::RunMessage) {
-        if let Row::Message(row) = row(agent, message, true)
-            && let Err(error) = self.store.put_heard(&[], &[row]).await
-        {
-            warn!(%error, "what came too late could not be stored");
-            return;
-        }
-        self.acknowledge(agent, &message.run, message.epoch, message.sequence);
-    }
-
-    fn acknowledge(&self, agent: &AgentName, run: &str, epoch: u32, sequence: u64) {
-        self.hub.tell(agent, to_agent::Body::Ack(v1::Ack { run: run.into(), epoch, sequence }));
     }
 
     fn tell_end(&self, id: &RunId, outcome: &Outcome) {

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p tuplelab-worker --bench held` (`-- 64512 250000 1000000` for other numbers,
 //! `--trials 5` for more trials). Both have the same schedule: one client, one server, lanes of one
-//! descriptor table each, one acceptor and one connector at a time, a token of 16 bytes echoed on every
+//! descriptor table each, one acceptor and as many connectors at a time as the engine has, a token of 16 bytes echoed on every
 //! connection, explicit source ports. All happens in a network namespace of its own. What is printed are
 //! medians, and medians of ratios; a single figure of a shared machine says little.
 //!

@@ -1,4 +1,5 @@
-use super::{Report, RunRecord, compare, report_schema};
+use super::{Comparison, Difference, Report, RunRecord, compare, report_schema};
+use crate::environment::Kind;
 use crate::id::RunId;
 use crate::run::{Outcome, Phase};
 use crate::sample::Readings;
@@ -227,6 +228,18 @@ fn a_comparison_names_the_kernel_the_setting_and_the_plan_value_that_differ() {
 {
   "first": "0198-a",
   "second": "0198-b",
+  "place": [
+    {
+      "name": "kernel release",
+      "first": "3 x 6.18.0",
+      "second": "2 x 6.18.0, 1 x 6.19.0"
+    },
+    {
+      "name": "somaxconn",
+      "first": null,
+      "second": "1 x 128, 2 x unknown"
+    }
+  ],
   "cases": [],
   "unmatched": [
     [
@@ -267,6 +280,24 @@ fn a_comparison_names_the_kernel_the_setting_and_the_plan_value_that_differ() {
   ]
 }
 "#);
+}
+
+#[test]
+fn runs_in_namespaces_and_in_containers_differ_in_their_place_and_not_host_by_host() {
+    let (mut first, mut second) = (record("0198-a", PLAN), record("0198-b", PLAN));
+    first.hosts.iter_mut().for_each(|host| host.facts.place.kind = Kind::Namespace);
+    for (host, name) in second.hosts.iter_mut().zip(["x", "y", "z"]) {
+        host.name = name.parse().expect("a name");
+        host.facts.place.kind = Kind::Container;
+    }
+    let Comparison { place, hosts, .. } = compare(&first, &second);
+    let differ = |d: &Difference| (d.name.clone(), d.first.clone(), d.second.clone());
+    let words = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        place.iter().map(differ).collect::<Vec<_>>(),
+        [("kind".into(), words("3 x namespace"), words("3 x container"))]
+    );
+    assert_eq!(hosts, []);
 }
 
 #[test]
